@@ -30,7 +30,9 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(values.keys() - known):
         raise ConfigError(f"{where}: no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
-    checked = checked_dataclass(kind, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False))
+    checked = checked_dataclass(
+        kind, config=ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False), frozen=True
+    )
     try:
         validated = TypeAdapter(checked).validate_python(dict(values))
     except ValidationError as error:

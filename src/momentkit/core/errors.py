@@ -21,6 +21,10 @@ class DataError(MomentkitError):
     """An annotation file is wrong; the message names file, line and field."""
 
 
+class NotFiniteError(DataError):
+    """A JSON file holds NaN or Infinity, which are no numbers."""
+
+
 class SubmissionError(DataError):
     """A prediction file cannot be scored against its ground truth."""
 

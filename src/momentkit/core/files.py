@@ -8,11 +8,12 @@ import hashlib
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from momentkit.core.errors import DataError, MomentkitError
+from momentkit.core.errors import DataError, MomentkitError, NotFiniteError
 
 MAX_TEXT_BYTES = 2 * 1024**3  # an annotation file above this is a mistake, not a data set
 MAX_LINE_BYTES = 64 * 1024**2
@@ -89,14 +90,38 @@ def read_bytes(path: str | Path, limit_bytes: int) -> bytes:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_json_lines(
+    path: str | Path, on_error: Callable[[int, DataError], None] | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows of a JSON-lines file, with 1-based line numbers.
 
     Plain or gzip, LF or CRLF, final newline optional. NaN and Infinity, which are not JSON, are
     refused. Blank lines are passed over.
 
+    Args:
+        path: the file.
+        on_error: called with line number and error for a line that is no row; reading goes on behind it.
+            None: the error is raised.
+
     Raises:
         DataError: unreadable, not UTF-8, not JSON, not an object; names file and line.
+    """
+    for number, line in read_lines(path):
+        try:
+            row = _parse_row(line, f"{path}:{number}")
+        except DataError as error:
+            if on_error is None:
+                raise
+            on_error(number, error)
+        else:
+            yield number, row
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Lines of a text file, plain or gzip, with 1-based numbers; blank lines are passed over.
+
+    Raises:
+        DataError: unreadable, too large, or a line too long.
     """
     path = Path(path)
     number = 0
@@ -109,14 +134,14 @@ def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if len(line) > MAX_LINE_BYTES:
                     raise DataError(f"{path}:{number}: the line is longer than {MAX_LINE_BYTES} bytes")
                 if line.strip():
-                    yield number, _parse_row(line, f"{path}:{number}")
-    except (OSError, EOFError) as error:
+                    yield number, line
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _parse_row(line: bytes, where: str) -> dict[str, Any]:
     def refuse(constant: str) -> float:
-        raise DataError(f"{where}: {constant} is not a number that can be used")
+        raise NotFiniteError(f"{where}: {constant} is not a number that can be used")
 
     try:
         row = json.loads(line.decode("utf-8-sig"), parse_constant=refuse)
@@ -126,6 +151,8 @@ def _parse_row(line: bytes, where: str) -> dict[str, Any]:
         raise DataError(f"{where}: not JSON: {error.msg} at character {error.pos + 1}") from error
     except RecursionError as error:
         raise DataError(f"{where}: not a row: nested too deeply") from error
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise DataError(f"{where}: not a number that can be used: {error}") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: a row must be an object {{...}}, got {type(row).__name__}")
     return row

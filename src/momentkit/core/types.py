@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from momentkit.core.contract import FeatureContract
+from momentkit.core.errors import FeatureError
 from momentkit.core.timeline import SpanUnit
 
 QueryId = int | str
@@ -122,7 +123,7 @@ class Targets:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What a model sees. Padding may hold anything: no answer depends on it.
+    """What a model sees. Padding may hold any finite number: no answer depends on it.
 
     Attributes:
         video_BTD: clip features, time channels last.
@@ -133,6 +134,10 @@ class Batch:
         video_keys: B names; equal names mean the same video. Models with negative pairs use them to tell a
             true negative from another query of the same video. Empty: all differ.
         targets: the truth; None at inference.
+
+    Raises:
+        FeatureError: shapes that do not fit, a mask that is not bool, a sample without a clip or a word,
+            a number that is not finite. Checked where batches are made, on the CPU.
     """
 
     video_BTD: Tensor
@@ -142,6 +147,27 @@ class Batch:
     audio_BTA: Tensor | None = None
     video_keys: tuple[str, ...] = ()
     targets: Targets | None = None
+
+    def __post_init__(self) -> None:
+        if self.video_BTD.device.type != "cpu":
+            return  # the same batch was checked before it was moved
+        pairs = [("video", self.video_BTD, self.video_mask_BT), ("text", self.text_BLE, self.text_mask_BL)]
+        if self.audio_BTA is not None:
+            pairs.append(("audio", self.audio_BTA, self.video_mask_BT))
+        for name, features, mask in pairs:
+            if features.ndim != 3 or mask.dtype != torch.bool or features.shape[:2] != mask.shape:
+                raise FeatureError(
+                    f"{name}: features (B, N, channels) and a bool mask (B, N) are wanted, got "
+                    f"{tuple(features.shape)} and {mask.dtype} {tuple(mask.shape)}"
+                )
+            if not mask.any(1).all():
+                empty = (~mask.any(1)).nonzero()[0].item()
+                raise FeatureError(
+                    f"{name}: sample {empty} of the batch is all padding; drop it or give it content"
+                )
+            if not torch.isfinite(features).all():
+                bad = (~torch.isfinite(features)).any(2).any(1).nonzero()[0].item()
+                raise FeatureError(f"{name}: sample {bad} of the batch holds a number that is not finite")
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""

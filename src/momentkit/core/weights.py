@@ -73,8 +73,16 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], card: WeightsC
     """Write tensors and their card; saving the same content twice gives the same bytes."""
     ordered = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     text = json.dumps(card.model_dump(mode="json"), sort_keys=True)
-    metadata = {"momentkit": text, "sha256": _checksum(text, ordered)}
-    return atomic_write(path, serialise_tensors(ordered, metadata))
+    return atomic_write(path, serialise(ordered, {"momentkit": text, "sha256": checksum(text, ordered)}))
+
+
+def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Safetensors bytes that depend on the content alone: the library writes metadata in random order."""
+    data = serialise_tensors(dict(tensors), dict(metadata))
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of 8
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
 def read_weights(path: str | Path) -> tuple[WeightsCard, dict[str, Tensor]]:
@@ -102,7 +110,7 @@ def read_weights(path: str | Path) -> tuple[WeightsCard, dict[str, Tensor]]:
             f"{path} carries no momentkit card; `momentkit convert` turns an authors' checkpoint into ours"
         )
     ordered = {name: tensors[name] for name in sorted(tensors)}
-    if metadata.get("sha256") != _checksum(metadata["momentkit"], ordered):
+    if metadata.get("sha256") != checksum(metadata["momentkit"], ordered):
         raise WeightsError(f"{path} is damaged: its checksum does not fit its content; fetch it again")
     try:
         card = WeightsCard.model_validate_json(metadata["momentkit"])
@@ -115,8 +123,9 @@ def read_weights(path: str | Path) -> tuple[WeightsCard, dict[str, Tensor]]:
     return card, {n: t.float() if t.dtype == torch.float16 else t for n, t in ordered.items()}
 
 
-def _checksum(card: str, ordered: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(card.encode())
+def checksum(text: str, ordered: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a text and of tensors with their names, types and shapes, in the order given."""
+    digest = hashlib.sha256(text.encode())
     for name, tensor in ordered.items():
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())

@@ -1,0 +1,44 @@
+"""Losses on clip scores that the DETR family shares.
+
+Shapes   B samples   X clips (or clips of two passes side by side)   P pairs
+Source   detr_family.md 4.4 to 4.6
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+RANKS = 11  # graded labels go from 0 to 12; ranks 1 to 11 are contrasted and the sum is divided by 12
+
+
+def margin(score_BX: Tensor, positive_BP: Tensor, negative_BP: Tensor, delta: float = 0.2) -> Tensor:
+    """A positive clip scores above a negative one by `delta`: 2 mean max(0, delta + s_neg - s_pos)."""
+    gap_BP = delta + score_BX.gather(1, negative_BP) - score_BX.gather(1, positive_BP)
+    return 2 * gap_BP.clamp(min=0).mean()
+
+
+def rank(score_BX: Tensor, label_BX: Tensor, mask_BX: Tensor, temperature: float = 0.5) -> Tensor:
+    """Rank-aware contrast: at each rank r, clips with label >= r against all clips of the sample.
+
+    Args:
+        score_BX: clip scores.
+        label_BX: 0..12, or 0/1 (then only rank 1 acts, and the factor 1/12 stays, as published).
+        mask_BX: True = real.
+
+    Returns:
+        Scalar: sum over ranks of the mean over samples, / 12.
+    """
+    if score_BX.shape[0] == 0:
+        return score_BX.sum()
+    logit_BX = torch.where(mask_BX, score_BX, -1000.0) / temperature
+    logit_BX = logit_BX - logit_BX.amax(1, keepdim=True).detach()
+    log_share_BX = logit_BX - (logit_BX.exp().sum(1, keepdim=True) + 1e-6).log()
+    ranks_R = torch.arange(1, RANKS + 1, device=score_BX.device)
+    positive_RBX = label_BX >= ranks_R[:, None, None]
+    total_RB = (log_share_BX * (positive_RBX & mask_BX)).sum(2)
+    return (-total_RB / (positive_RBX.sum(2) + 1e-6)).mean(1).sum() / (RANKS + 1)
+
+
+def negative_pair(score_BX: Tensor, mask_BX: Tensor) -> Tensor:
+    """Clips of a video with a sentence of another one score low: mean over samples of the sum over clips."""
+    return (F.softplus(score_BX) * mask_BX).sum(1).mean()

@@ -1,0 +1,92 @@
+"""Small instances of every registered model, and batches to show claims on."""
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+from momentkit.core.types import Batch, Targets
+from momentkit.models.registry import create_model
+
+VIDEO_DIM, TEXT_DIM = 10, 6
+TINY = {
+    "flashvtg": {
+        "hidden": 16,
+        "heads": 4,
+        "feed_forward": 24,
+        "dummies": 3,
+        "cross_layers": 2,
+        "encoder_layers": 1,
+        "dummy_layers": 1,
+        "score_layers": 2,
+    },
+}
+
+
+def tiny_model(name: str, seed: int = 0, **options: object) -> torch.nn.Module:
+    """A model small enough for a unit test, its parameters redrawn so that each of them matters."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = create_model(name, video_dim=VIDEO_DIM, text_dim=TEXT_DIM, **TINY[name], **options)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+def random_batch(clips: list[int], words: list[int], seed: int = 0) -> Batch:
+    """Random samples of the given lengths, padded with zeros, with a truth in the first half of each."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(lengths: list[int], width: int) -> tuple[torch.Tensor, torch.Tensor]:
+        mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
+        return torch.randn(*mask.shape, width, generator=generator) * mask[..., None], mask
+
+    video_BTD, video_mask_BT = draw(clips, VIDEO_DIM)
+    text_BLE, text_mask_BL = draw(words, TEXT_DIM)
+    ends = [max(1, count // 2) for count in clips]
+    saliency_BT = (torch.arange(max(clips))[None] < torch.tensor(ends)[:, None]).float() * 4
+    targets = Targets(
+        windows_clip=tuple(torch.tensor([[0.0, float(end)]]) for end in ends),
+        saliency_BT=saliency_BT,
+        positive_clip_BP=torch.zeros(len(clips), 2, dtype=torch.long),
+        negative_clip_BP=torch.tensor([[count - 1] * 2 for count in clips]),
+    )
+    return Batch(
+        video_BTD=video_BTD,
+        video_mask_BT=video_mask_BT,
+        text_BLE=text_BLE,
+        text_mask_BL=text_mask_BL,
+        targets=targets,
+    )
+
+
+def pad(batch: Batch, clips: int, words: int, fill: float) -> Batch:
+    """The same samples with more padding, loud so that a leak cannot hide."""
+
+    def grow(values: torch.Tensor, mask: torch.Tensor, extra: int) -> tuple[torch.Tensor, torch.Tensor]:
+        values = values.masked_fill(~mask[..., None], fill)
+        return F.pad(values, (0, 0, 0, extra), value=fill), F.pad(mask, (0, extra))
+
+    video_BTD, video_mask_BT = grow(batch.video_BTD, batch.video_mask_BT, clips)
+    text_BLE, text_mask_BL = grow(batch.text_BLE, batch.text_mask_BL, words)
+    assert batch.targets is not None
+    targets = replace(batch.targets, saliency_BT=F.pad(batch.targets.saliency_BT, (0, clips)))
+    return Batch(
+        video_BTD=video_BTD,
+        video_mask_BT=video_mask_BT,
+        text_BLE=text_BLE,
+        text_mask_BL=text_mask_BL,
+        targets=targets,
+    )
+
+
+def pick(batch: Batch, index: list[int]) -> Batch:
+    """Samples of a batch by position, without targets, cut to the longest of them."""
+    clips = int(batch.video_mask_BT[index].sum(1).max())
+    words = int(batch.text_mask_BL[index].sum(1).max())
+    return Batch(
+        video_BTD=batch.video_BTD[index][:, :clips],
+        video_mask_BT=batch.video_mask_BT[index][:, :clips],
+        text_BLE=batch.text_BLE[index][:, :words],
+        text_mask_BL=batch.text_mask_BL[index][:, :words],
+    )
