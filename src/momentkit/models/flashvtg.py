@@ -27,6 +27,7 @@ from momentkit.losses.points import assign_targets, make_points
 from momentkit.losses.saliency import margin, negative_pair, rank
 from momentkit.nn.attention import BareAttention
 from momentkit.nn.masks import masked_mean, masked_softmax
+from momentkit.nn.pointwise import PReLU
 from momentkit.nn.positions import clip_positions
 from momentkit.nn.pyramid import Pyramid
 from momentkit.nn.transformer import CrossLayer, EncoderLayer, InputProjection, Mlp, PathDrop, released_mask
@@ -147,11 +148,11 @@ class FlashVTG(nn.Module):
         self.dummy_positions = nn.Parameter(torch.randn(c.dummies, d))
 
         def encoder_layer(dropout: float) -> EncoderLayer:
-            return EncoderLayer(d, c.heads, c.feed_forward, dropout, PathDrop(dropout), nn.PReLU())
+            return EncoderLayer(d, c.heads, c.feed_forward, dropout, PathDrop(dropout), PReLU())
 
         def cross_layer() -> CrossLayer:
             attention = BareAttention(d, c.heads, c.dropout)
-            return CrossLayer(attention, d, c.feed_forward, c.dropout, PathDrop(c.dropout), nn.PReLU())
+            return CrossLayer(attention, d, c.feed_forward, c.dropout, PathDrop(c.dropout), PReLU())
 
         # The published dummy encoder drops 0.1 whatever the option says.
         self.dummy_encoder = nn.ModuleList(encoder_layer(0.1) for _ in range(c.dummy_layers))

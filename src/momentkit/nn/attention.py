@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from momentkit.nn.pointwise import dropout as apply_dropout
+
 
 def attend(
     query_BNE: Tensor,
@@ -41,7 +43,7 @@ def attend(
     if blocked_BHNM is not None:
         hidden_BHNM = hidden_BHNM | blocked_BHNM
     weight_BHNM = score_BHNM.masked_fill(hidden_BHNM, -torch.inf).softmax(-1)
-    kept_BHNM = F.dropout(weight_BHNM, dropout) if dropout else weight_BHNM
+    kept_BHNM = apply_dropout(weight_BHNM, dropout)
     joined = (kept_BHNM[..., -value_BVD.shape[1] :] @ v_BHVd).transpose(1, 2).flatten(-2)
     return joined, weight_BHNM.mean(1)
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from momentkit.nn.attention import BareAttention, PackedAttention
+from momentkit.nn.pointwise import Dropout
 
 
 class Mlp(nn.Module):
@@ -47,7 +48,7 @@ class InputProjection(nn.Module):
         widths = [width_in, *[width] * layers]
         self.norms = nn.ModuleList(nn.LayerNorm(size) for size in widths[:-1])
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, width_in) -> (B, T, D)."""
@@ -82,8 +83,8 @@ class EncoderLayer(nn.Module):
         heads: attention heads.
         feed_forward: hidden width.
         dropout: rate on attention weights and hidden units.
-        residual: what both branches pass through before they are added: `nn.Dropout` or `PathDrop`.
-        activation: `nn.PReLU()` (one learned slope) or `nn.ReLU()`.
+        residual: what both branches pass through before they are added: `Dropout` or `PathDrop`.
+        activation: `PReLU()` (one learned slope) or `nn.ReLU()`.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class EncoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.activation = activation
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.residual = residual
 
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
@@ -140,7 +141,7 @@ class CrossLayer(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.activation = activation
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.residual = residual
 
     def forward(

@@ -1,0 +1,159 @@
+"""Annotations + feature files -> samples; sample i is a pure function of (index, seed, epoch).
+
+Everything is read, checked, normalised and joined once, when the data set is made; a sample is a view of that
+with labels drawn for the epoch. What was cut or left out is counted in `report`.
+
+Shapes   T clips   D video channels   L words   E text channels   G true moments   N rows
+"""
+
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from momentkit.core.contract import FeatureContract
+from momentkit.core.errors import DataError, FeatureError
+from momentkit.core.timeline import seconds_to_clips
+from momentkit.core.types import Query
+from momentkit.data.annotations import WindowRules, load_annotations
+from momentkit.data.collate import Sample
+from momentkit.data.feature_files import FeatureFiles
+from momentkit.data.labels import Labels, binary_labels, no_labels, rated_labels, rater_labels, window_labels
+from momentkit.data.options import DataConfig
+from momentkit.data.report import DatasetReport
+from momentkit.data.tvsum import with_true_durations
+
+_SOURCE = re.compile(r"(.+?)_\d+(?:\.\d+)?_\d+(?:\.\d+)?")
+_log = logging.getLogger(__name__)
+
+
+class GroundingDataset:
+    """The rows of one annotation file with their features.
+
+    Args:
+        config: where things lie and how they are read.
+        split: "train", "val" (files of the configuration), or the path of another annotation file.
+        seed: with the epoch decides the random clips of the margin loss; not negative.
+
+    Attributes:
+        queries: the rows, in file order.
+        report: what was cut, left out or is unusual.
+
+    Raises:
+        DataError: the annotations, or their fit with the features.
+        FeatureError: a feature file is missing, damaged or of other width than declared; names the file.
+        FeatureMismatchError: the contract beside the files differs from the declared one.
+    """
+
+    def __init__(self, config: DataConfig, split: str = "train", seed: int = 0) -> None:
+        self.config, self.split, self.seed = config, split, seed
+        files = {"train": config.train, "val": config.val}
+        path = Path(config.root) / files[split] if split in files else Path(split)
+        rules = WindowRules(
+            clip_windows=config.clip_windows,
+            keep_outside=config.keep_outside,
+            drop_bad_windows=config.drop_bad_windows,
+        )
+        annotations = load_annotations(path, rules)
+        self.queries = _chosen(annotations.queries, config, path)
+        self._features = FeatureFiles(config, self.queries, path.name.partition(".")[0])
+        for query in self.queries:
+            _check_labels(query, len(self._features.video(query)), config, path)
+        self.report = DatasetReport.of(config, self.queries, self._features, annotations.mended())
+        for note in self.report.notes:
+            _log.warning(note)
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    @property
+    def contract(self) -> FeatureContract:
+        """What the features are; a model's weights are checked against it."""
+        return self.config.contract
+
+    @property
+    def lengths_N(self) -> NDArray[np.int64]:
+        """Clips of each row's video."""
+        return np.array([len(self._features.video(query)) for query in self.queries])
+
+    def sample(self, index: int, epoch: int = 0) -> Sample:
+        """One row, ready for a model.
+
+        Args:
+            index: 0..len-1.
+            epoch: not negative; without effect on anything but the random picks.
+        """
+        config, query = self.config, self.queries[index]
+        rng = np.random.default_rng([self.seed, 0 if config.fixed_picks else epoch, index])
+        video_TD = self._features.video(query)
+        if config.layout == "tvsum" and query.clip_labels is not None:
+            # The published loader cuts to the labels here, behind the time channels of the whole video.
+            video_TD = video_TD[: len(query.clip_labels)]
+        labels = _labels(query, len(video_TD), config, rng)
+        windows_clip = seconds_to_clips(np.array(query.windows_s or (), np.float64), config.clip_length_s)
+        windows_clip = windows_clip.reshape(-1, 2).astype(np.float32)
+        if config.max_windows is not None and len(windows_clip) > config.max_windows:
+            windows_clip = rng.permutation(windows_clip)[: config.max_windows]
+        return Sample(
+            query=query,
+            video_TD=video_TD,
+            text_LE=self._features.text(query),
+            windows_clip=windows_clip,
+            saliency_T=labels.saliency_T,
+            positive_clip_P=labels.positive_clip_P,
+            negative_clip_P=labels.negative_clip_P,
+            labelled=is_labelled(query, config),
+            video_key=video_key(query.vid, config),
+            clip_length_s=config.clip_length_s,
+            duration_s=query.duration_s,
+        )
+
+
+def is_labelled(query: Query, config: DataConfig) -> bool:
+    """Whether the row has the truth its layout trains on."""
+    if config.layout in ("tvsum", "youtube"):
+        return query.clip_labels is not None
+    return query.windows_s is not None
+
+
+def video_key(vid: str, config: DataConfig) -> str:
+    """The vid, or the source it was cut from ("<source>_<start>_<end>"): equal keys are the same video."""
+    by_source = config.video_key == "source" or (
+        config.video_key == "layout" and config.layout == "qvhighlights"
+    )
+    match = _SOURCE.fullmatch(vid) if by_source else None
+    return match[1] if match else vid
+
+
+def _chosen(queries: Sequence[Query], config: DataConfig, path: Path) -> list[Query]:
+    kept = [query for query in queries if config.domain in ("", query.domain)]
+    if not kept:
+        domains = ", ".join(sorted({query.domain for query in queries} - {""})) or "none"
+        raise DataError(f"{path} has no row of domain {config.domain!r}; its domains are {domains}")
+    return with_true_durations(kept, config.clip_length_s) if config.layout == "tvsum" else kept
+
+
+def _labels(query: Query, clips: int, config: DataConfig, rng: np.random.Generator) -> Labels:
+    """The rule of the layout; ratings, where a row has them, go before windows."""
+    if config.layout in ("tvsum", "youtube"):
+        if query.clip_labels is None:
+            return no_labels(clips, pairs=1)
+        rule = rater_labels if config.layout == "tvsum" else binary_labels
+        return rule(query.clip_labels, clips)
+    if query.relevant_clips is not None and query.saliency_scores is not None:
+        return rated_labels(query.relevant_clips, query.saliency_scores, clips, rng)
+    step_s = query.duration_s / clips if config.label_step == "duration" else config.clip_length_s
+    return window_labels(query.windows_s or (), clips, step_s, rng)
+
+
+def _check_labels(query: Query, clips: int, config: DataConfig, path: Path) -> None:
+    """YouTube's clips overlap, so features of another length belong to other clips."""
+    labels = query.clip_labels
+    if config.layout == "youtube" and labels is not None and len(labels) != clips and config.max_clips < 0:
+        raise FeatureError(
+            f"{path}:{query.line}: label has {len(labels)} clips and the features of {query.vid} {clips}; "
+            "YouTube Highlights needs one feature row a label"
+        )
