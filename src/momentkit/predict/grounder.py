@@ -1,0 +1,279 @@
+"""The grounder: encode a video once, ask many questions; returns objects, holds no hidden state.
+
+Shapes   B sentences (all about one video)   T clips   D video channels   L words   E text channels
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import exp, isfinite, log
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from momentkit.core.contract import FeatureContract
+from momentkit.core.errors import FeatureError, FeatureMismatchError, MomentkitError, VideoError
+from momentkit.core.types import Batch, GroundingModel, Moment, TextFeatures, VideoFeatures
+from momentkit.core.weights import Presence, WeightsCard
+from momentkit.features.base import FrameEncoder, TextEncoder
+from momentkit.features.extract import Progress, encode_text, encode_video
+from momentkit.features.store import time_channels
+from momentkit.predict.decode import Decoded, PostProcess, decode
+from momentkit.predict.encoded import EncodedVideo
+from momentkit.predict.questions import check_thresholds, checked_sentences
+from momentkit.predict.result import Result
+from momentkit.predict.weights import read_grounder_weights
+from momentkit.video.limits import DEFAULT_LIMITS, VideoLimits
+
+MAX_CLIPS = 1024  # a longer video is one sequence too many; windows over long videos come later
+MAX_ATTENTION = 2**24  # sentences x clips x clips in one forward, so that memory stays bounded
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Grounder:
+    """A model with its weights and encoders. Make one with `load`; threads may share it.
+
+    Attributes:
+        name: what it was loaded by; the model's name where that was a path.
+        card: what the weights are: training data, licence, figures.
+        model: in evaluation mode.
+        contract: the features the weights need.
+        frames, text: the encoders, checked against `contract`.
+        post: how windows are read off the model's answer.
+        device: where the model runs.
+    """
+
+    name: str
+    card: WeightsCard
+    model: GroundingModel
+    contract: FeatureContract
+    frames: FrameEncoder
+    text: TextEncoder
+    post: PostProcess
+    device: torch.device
+
+    def encode(
+        self, path: str | Path, *, limits: VideoLimits = DEFAULT_LIMITS, progress: Progress | None = None
+    ) -> EncodedVideo:
+        """Read a video and encode its frames: the slow part, done once.
+
+        Args:
+            path: any container and codec that `momentkit.video` reads.
+            limits: what the file may cost.
+            progress: called with clips encoded so far and clips in all.
+
+        Raises:
+            VideoError: the file is missing, no video, damaged, or longer than `MAX_CLIPS` clips.
+        """
+        longest_s = min(limits.max_duration_s, MAX_CLIPS * self.contract.clip_length_s)
+        limits = replace(limits, max_duration_s=longest_s)
+        features = encode_video(path, self.frames, limits, contract=self.contract, progress=progress)
+        return EncodedVideo(name=Path(path).name, features=features, path=Path(path))
+
+    @overload
+    def find(
+        self,
+        video: EncodedVideo,
+        sentences: str,
+        *,
+        top: int = ...,
+        min_confidence: float = ...,
+        seed: int = ...,
+    ) -> Result: ...
+
+    @overload
+    def find(
+        self,
+        video: EncodedVideo,
+        sentences: list[str] | tuple[str, ...],
+        *,
+        top: int = ...,
+        min_confidence: float = ...,
+        seed: int = ...,
+    ) -> list[Result]: ...
+
+    def find(
+        self,
+        video: EncodedVideo,
+        sentences: str | list[str] | tuple[str, ...],
+        *,
+        top: int = 10,
+        min_confidence: float = 0.0,
+        seed: int = 0,
+    ) -> Result | list[Result]:
+        """Find the moments that answer a sentence, or several in one forward.
+
+        Args:
+            video: from `encode`, or made from features that satisfy `contract`.
+            sentences: one, or a list; an answer does not depend on what else is asked.
+            top: moments kept, best first.
+            min_confidence: moments with a lower score are left out; 0 keeps all.
+            seed: of the noise of models that start from noise; the others ignore it.
+
+        Returns:
+            A `Result`, or a list of them in the order of the sentences.
+
+        Raises:
+            QueryError: no sentence, an empty one, or one too long.
+            FeatureMismatchError: the video was encoded with something else; names the field.
+        """
+        asked = checked_sentences(sentences)
+        check_thresholds(top, min_confidence)
+        self._check_video(video)
+        words = encode_text(asked, self.text)
+        step = max(1, MAX_ATTENTION // video.features.features_TD.shape[0] ** 2)
+        answers = [
+            answer
+            for first in range(0, len(asked), step)
+            for answer in self._answer(video.features, words[first : first + step], seed)
+        ]
+        results = [
+            self._result(video, sentence, word, answer, top, min_confidence)
+            for sentence, word, answer in zip(asked, words, answers, strict=True)
+        ]
+        return results[0] if isinstance(sentences, str) else results
+
+    def _check_video(self, video: EncodedVideo) -> None:
+        if not isinstance(video, EncodedVideo):
+            raise MomentkitError(
+                f"find takes what encode returns, got {type(video).__name__}; call encode first"
+            )
+        features = video.features
+        if features.contract is None:
+            raise FeatureMismatchError(
+                f"{video.name}: the features do not say what made them; set their contract or encode the film"
+            )
+        self.contract.require(features.contract)
+        clips, width = features.features_TD.shape
+        expected = self.contract.video_dim - 2 * self.contract.tef
+        if width != expected or features.clip_length_s != self.contract.clip_length_s:
+            raise FeatureMismatchError(
+                f"{video.name}: features have {width} channels and clips of {features.clip_length_s} s; the "
+                f"weights need {expected} channels and {self.contract.clip_length_s} s"
+            )
+        if clips > MAX_CLIPS:
+            raise VideoError(
+                "too_long", f"{video.name} has {clips} clips; at most {MAX_CLIPS} are searched: cut the film"
+            )
+
+    def _answer(self, video: VideoFeatures, words: Sequence[TextFeatures], seed: int) -> list[Decoded]:
+        """One forward over some sentences."""
+        batch = _batch(video, words, tef=self.contract.tef).to(self.device)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        with torch.inference_mode():
+            prediction = self.model(batch, generator=generator)
+        clips = video.features_TD.shape[0]
+        count = len(words)
+        return decode(prediction, [clips] * count, video.clip_length_s, [video.duration_s] * count, self.post)
+
+    def _result(
+        self,
+        video: EncodedVideo,
+        sentence: str,
+        words: TextFeatures,
+        answer: Decoded,
+        top: int,
+        min_confidence: float,
+    ) -> Result:
+        if not (np.isfinite(answer.windows_N3).all() and np.isfinite(answer.saliency_T).all()):
+            raise FeatureError(
+                f"{self.name} answers {sentence!r} with a number that is not finite: damaged weights?"
+            )
+        moments = _moments(answer.windows_N3, video.features.duration_s)
+        best = moments[0].score if moments else 0.0
+        return Result(
+            query=sentence,
+            video=video.name,
+            duration_s=round(video.features.duration_s, 3),
+            clip_length_s=video.features.clip_length_s,
+            moments=tuple(moment for moment in moments if moment.score >= min_confidence)[:top],
+            saliency=tuple(round(float(score), 5) for score in answer.saliency_T),
+            not_found_probability=_not_found(best, self.card.presence),
+            model=self.name,
+            encoder=" + ".join(stream.encoder for stream in self.contract.video),
+            unknown_words=words.unknown_words,
+            film=video.path,
+        )
+
+
+def load(
+    name_or_path: str | Path = "flashvtg",
+    *,
+    encoder: str | Path | None = None,
+    device: str | torch.device | None = None,
+) -> Grounder:
+    """Load weights with their model and the encoders they need.
+
+    Args:
+        name_or_path: bundled weights by name, a .safetensors file, a run directory, or a hub id "user/name".
+        encoder: "tiny" or "clip" to insist on that kind, or the directory of a CLIP checkpoint, for machines
+            without a network; by default what the weights need.
+        device: where the model runs; by default the GPU if there is one.
+
+    Raises:
+        WeightsError: nothing of that name, a damaged file, or one that does not say which features it needs.
+        FeatureMismatchError: the encoders are not those the weights were trained with; names the field.
+        MissingExtraError: the hub or the encoder needs a package that is not installed.
+    """
+    weights = read_grounder_weights(name_or_path)
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    frames, text = weights.encoders(encoder, chosen)
+    return Grounder(
+        name=weights.name,
+        card=weights.card,
+        model=weights.build_model(chosen),
+        contract=weights.contract,
+        frames=frames,
+        text=text,
+        post=weights.post,
+        device=chosen,
+    )
+
+
+def _batch(video: VideoFeatures, words: Sequence[TextFeatures], *, tef: bool) -> Batch:
+    """The video once a sentence; sentences padded to the longest, which no answer depends on."""
+    clips, count = video.features_TD.shape[0], len(words)
+    rows_TD = video.features_TD
+    video_TD = torch.tensor(np.concatenate([rows_TD, time_channels(clips)], 1) if tef else rows_TD)
+    longest = max(word.words_LE.shape[0] for word in words)
+    text_BLE = torch.zeros(count, longest, words[0].words_LE.shape[1])
+    mask_BL = torch.zeros(count, longest, dtype=torch.bool)
+    for row, word in enumerate(words):
+        length = word.words_LE.shape[0]
+        text_BLE[row, :length] = torch.tensor(word.words_LE)
+        mask_BL[row, :length] = True
+    return Batch(
+        video_BTD=_tiled(video_TD, count),
+        video_mask_BT=torch.ones(count, clips, dtype=torch.bool),
+        text_BLE=text_BLE,
+        text_mask_BL=mask_BL,
+        video_keys=("video",) * count,
+    )
+
+
+def _tiled(video_TD: Tensor, count: int) -> Tensor:
+    return video_TD[None].expand(count, -1, -1).contiguous()
+
+
+def _moments(windows_N3: NDArray[np.float32], duration_s: float) -> list[Moment]:
+    """Windows cut to the video, without those that are empty there or that suppression gave the score 0."""
+    moments = []
+    for start_s, end_s, score in windows_N3.astype(float).tolist():
+        start_s, end_s = (round(min(max(time_s, 0.0), duration_s), 3) for time_s in (start_s, end_s))
+        if end_s > start_s and score > 0:
+            moments.append(Moment(start_s=start_s, end_s=end_s, score=round(score, 5)))
+    return moments
+
+
+def _not_found(best_score: float, presence: Presence | None) -> float | None:
+    """Chance that the sentence does not occur: 1 - sigmoid(slope * logit(best score) + offset)."""
+    if presence is None:
+        return None
+    score = min(max(best_score, 1e-6), 1 - 1e-6)
+    logit = presence.slope * log(score / (1 - score)) + presence.offset
+    if not isfinite(logit):
+        return None
+    return round(1 / (1 + exp(min(logit, 700.0))), 5)
