@@ -3,7 +3,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint assets clean
 
 $(VENV)/.demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -25,6 +25,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# How the bundled weights were made: encoders, then the head; about two hours on two cores, into runs/.
+assets: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m momentkit.train.tiny_encoders -o src/momentkit/assets --seed 0
+	OMP_NUM_THREADS=1 $(BIN)/python -m momentkit.train.bundle
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

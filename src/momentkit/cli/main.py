@@ -7,6 +7,15 @@ import sys
 
 import typer
 
+from momentkit.cli import convert, verify
+from momentkit.cli.data import app as data_app
+from momentkit.cli.demo import command as demo_command
+from momentkit.cli.doctor import command as doctor_command
+from momentkit.cli.evaluate import command as evaluate_command
+from momentkit.cli.find import command as find_command
+from momentkit.cli.models import command as models_command
+from momentkit.cli.score import command as score_command
+from momentkit.cli.train import command as train_command
 from momentkit.core.errors import MomentkitError
 from momentkit.version import __version__
 
@@ -17,6 +26,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(data_app, name="data")
+app.command("demo")(demo_command)
+app.command("find")(find_command)
+app.command("models")(models_command)
+app.command("convert")(convert.command)
+app.command("verify")(verify.command)
+app.command("score")(score_command)
+app.command("train")(train_command)
+app.command("eval")(evaluate_command)
+app.command("doctor")(doctor_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -362,7 +362,7 @@ class FlashVTG(nn.Module):
         )
         loss = self._contrast(saliency_BT, negative_saliency, real_B, mask_BT, targets)
         counted = torch.ones_like(mask_BT) if c.faithful else mask_BT
-        attention = F.binary_cross_entropy(mass_BT[counted], label_BT[counted].clamp(0, 1))
+        attention = _cross_entropy(mass_BT[counted], label_BT[counted].clamp(0, 1))
         attention = attention + self._contrast(
             mass_BT, negative_mass, real_B, mask_BT, targets, drop_false=c.faithful
         )
@@ -418,3 +418,9 @@ class FlashVTG(nn.Module):
             stages.dummies_BKd[other_R],
             batch.text_mask_BL[other_R],
         )
+
+
+def _cross_entropy(share: Tensor, label: Tensor) -> Tensor:
+    """Binary cross entropy of shares in [0, 1]; torch's own refuses mixed precision."""
+    log, log_rest = share.float().log().clamp(min=-100), (1 - share.float()).log().clamp(min=-100)
+    return -(label * log + (1 - label) * log_rest).mean()

@@ -1,7 +1,7 @@
 """Dropout and PReLU that do not hold up a training step on a CPU.
 
-torch's own draw dropout masks one Bernoulli number at a time and sum PReLU's slope gradient slowly: together a
-fifth of a FlashVTG step on one core. On other devices, and in evaluation, torch's are used.
+torch's own draw dropout masks one Bernoulli number at a time and sum the slope gradient of PReLU slowly:
+together a fifth of a FlashVTG step on one core. On other devices, and in evaluation, torch's are used.
 """
 
 from typing import Any

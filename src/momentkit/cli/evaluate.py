@@ -1,0 +1,66 @@
+"""`momentkit eval`: a model's figures beside the location prior and the two probes."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from momentkit.train.compare import Comparison
+
+SHOWN = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU", "mAP")  # all are in --json
+
+
+def command(
+    model: Annotated[
+        str, typer.Argument(metavar="RUN|WEIGHTS", help="Run directory, weights, bundled name.")
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Configuration file whose data section is used; or, for a run directory, another data "
+            "folder or annotation file. By default the run's own validation set."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every figure as JSON.")] = False,
+    predictions: Annotated[
+        Path | None, typer.Option(help="Write the model's answers, for `momentkit score`.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Queries a forward.")] = 100,
+) -> None:
+    """Evaluate a model, and beside it what it must beat: constant windows, and itself misled."""
+    from rich.console import Console
+
+    from momentkit.train.compare import compare, write_predictions
+
+    with Console(stderr=True).status("evaluating"):  # shows nothing in a pipe
+        comparison = compare(model, data, batch_size=batch_size)
+    if predictions is not None:
+        write_predictions(predictions, comparison.rows)
+    if as_json:
+        print(json.dumps(comparison.to_json(), indent=1, allow_nan=False))
+        return
+    console = Console()
+    console.print(f"{model}: {len(comparison.rows)} queries, percent", highlight=False, markup=False)
+    console.print(table(comparison))
+    for note in comparison.notes:
+        console.print(note, highlight=False, markup=False)
+
+
+def table(comparison: "Comparison") -> "Table":
+    """One row for the model and each thing it is held against."""
+    from rich.table import Table
+
+    names = list(next(iter(comparison.figures.values())))
+    moments = [f"MR-full-{name}" for name in SHOWN if f"MR-full-{name}" in names]
+    columns = [*moments, *(name for name in names if not name.startswith("MR-"))]
+    result = Table("", *(column.removeprefix("MR-full-") for column in columns))
+    for column in result.columns[1:]:
+        column.justify = "right"
+    for who, figures in comparison.figures.items():
+        cells = (f"{figures[column]:.2f}" if column in figures else "-" for column in columns)
+        result.add_row(who, *cells)
+    return result

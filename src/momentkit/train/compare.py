@@ -1,0 +1,133 @@
+"""A model's figures beside what they must be held against: the location prior and the two probes."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from momentkit.core.config import build, read_toml
+from momentkit.core.errors import ConfigError, DataError
+from momentkit.core.files import atomic_write
+from momentkit.data.annotations import WindowRules, load_annotations
+from momentkit.data.dataset import DataConfig, GroundingDataset
+from momentkit.predict.weights import GrounderWeights, read_grounder_weights
+from momentkit.train.baselines import OtherText, OtherVideo, fit_location_prior, prior_rows
+from momentkit.train.evaluate import Row, evaluate, figures
+
+MODEL, PRIOR = "model", "location prior"
+OTHER_TEXT, OTHER_VIDEO = "another query's text", "another video's frames"
+CONFIG_FILE = "config.toml"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Figures of a model, and of what it must beat.
+
+    Attributes:
+        figures: who -> figure -> percent; the model first.
+        rows: the model's submission rows.
+        notes: sentences on what was left out and why.
+    """
+
+    figures: Mapping[str, Mapping[str, float]]
+    rows: list[Row]
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What `momentkit eval --json` prints."""
+        return {"queries": len(self.rows), "figures": self.figures, "notes": list(self.notes)}
+
+
+def compare(name_or_path: str | Path, data: Path | None = None, *, batch_size: int = 100) -> Comparison:
+    """Evaluate weights, the location prior and the probes on the same queries.
+
+    Args:
+        name_or_path: run directory, weights file, or bundled name.
+        data: a configuration file; or, for weights that lie in their run directory, another root folder or
+            annotation file for its [data] section; None = the run's own validation set.
+        batch_size: queries a forward.
+
+    Raises:
+        ConfigError: it is not said what the data is.
+        FeatureMismatchError: the features are not those the weights were trained with.
+    """
+    weights = read_grounder_weights(name_or_path)
+    config, split = find_data(name_or_path, data)
+    weights.contract.require(config.contract)
+    dataset = GroundingDataset(config, split)
+    return compare_model(_module(weights), weights, dataset, batch_size=batch_size)
+
+
+def compare_model(
+    model: nn.Module, weights: GrounderWeights, dataset: GroundingDataset, *, batch_size: int
+) -> Comparison:
+    """As `compare`, on a data set in memory."""
+    config, post, queries = dataset.config, weights.post, dataset.queries
+    own = evaluate(model, dataset, config, post, batch_size=batch_size)
+    table: dict[str, Mapping[str, float]] = {MODEL: own.metrics}
+    notes = [f"{own.unlabelled} queries without truth are not scored"] if own.unlabelled else []
+    try:
+        prior = fit_location_prior(load_annotations(Path(config.root) / config.train, _rules(config)).queries)
+        table[PRIOR] = figures(prior_rows(queries, prior), queries, config)[0]
+    except DataError as error:
+        notes.append(f"no {PRIOR}: {error}")
+    try:
+        other_text = OtherText(dataset, queries)
+        other_video = OtherVideo(dataset, queries, 2 * config.tef)
+    except DataError as error:
+        return Comparison(table, own.rows, (*notes, f"no probes: {error}"))
+    table[OTHER_TEXT] = evaluate(model, other_text, config, post, batch_size=batch_size).metrics
+    table[OTHER_VIDEO] = evaluate(model, other_video, config, post, batch_size=batch_size).metrics
+    return Comparison(table, own.rows, tuple(notes))
+
+
+def find_data(name_or_path: str | Path, data: Path | None) -> tuple[DataConfig, str]:
+    """Options of the data, and the split or annotation file; see `compare`.
+
+    Raises:
+        ConfigError: no configuration says what the data is.
+    """
+    if data is not None and data.suffix == ".toml":
+        return _read_data(data), "val"
+    path = Path(name_or_path)
+    beside = (path if path.is_dir() else path.parent) / CONFIG_FILE
+    if not path.exists() or not beside.is_file():
+        raise ConfigError(
+            f"nothing says how the data of {name_or_path} is read: there is no {beside}; give a "
+            "configuration file with a [data] section in place of the data"
+        )
+    config = _read_data(beside)
+    if data is None:
+        return config, "val"
+    if data.is_dir():
+        return replace(config, root=str(data)), "val"
+    return config, str(data)
+
+
+def write_predictions(path: Path, rows: list[Row]) -> Path:
+    """Submission rows as JSON lines, as `momentkit score` reads them."""
+    return atomic_write(path, "".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+def _read_data(path: Path) -> DataConfig:
+    section = read_toml(path).get("data")
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"{path} has no [data] section; it says where features and annotations lie")
+    return build(DataConfig, section, f"{path} [data]")
+
+
+def _rules(config: DataConfig) -> WindowRules:
+    return WindowRules(
+        clip_windows=config.clip_windows,
+        keep_outside=config.keep_outside,
+        drop_bad_windows=config.drop_bad_windows,
+    )
+
+
+def _module(weights: GrounderWeights) -> nn.Module:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return cast(nn.Module, weights.build_model(device))
