@@ -422,5 +422,6 @@ class FlashVTG(nn.Module):
 
 def _cross_entropy(share: Tensor, label: Tensor) -> Tensor:
     """Binary cross entropy of shares in [0, 1]; torch's own refuses mixed precision."""
-    log, log_rest = share.float().log().clamp(min=-100), (1 - share.float()).log().clamp(min=-100)
+    smallest = torch.finfo(torch.float32).tiny
+    log, log_rest = (part.float().clamp(min=smallest).log() for part in (share, 1 - share))
     return -(label * log + (1 - label) * log_rest).mean()
