@@ -30,7 +30,7 @@ class Inert:
 
 
 # torch's unpickler fills nothing but plain dictionaries, so that is what stands for the dictionary classes.
-STAND_INS: list[tuple[type, str]] = [
+STAND_INS: list[Any] = [
     (Inert, "argparse.Namespace"),
     (OrderedDict, "nncore.utils.config.Config"),
     (OrderedDict, "nncore.utils.config.CfgNode"),
