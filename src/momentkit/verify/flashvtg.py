@@ -17,13 +17,18 @@ from torch import Tensor
 
 from momentkit.convert.keys import our_name, rename
 from momentkit.core.types import Batch, Targets
-from momentkit.losses.points import assign_targets, make_points
 from momentkit.models.flashvtg import FlashVTG, FlashVTGConfig, Stages
 from momentkit.predict.decode import PostProcess, decode
-from momentkit.predict.suppress import clip_and_round, decay_nms
+from momentkit.predict.suppress import clip_and_round
+from momentkit.verify.flashvtg_parts import (
+    Arrays,
+    arrays,
+    highlights_case,
+    post_process_case,
+    suppressed,
+    targets_case,
+)
 from momentkit.verify.report import CaseResult, StageResult, compare, compare_relative
-
-Arrays = dict[str, NDArray[Any]]
 
 POST = {  # published post-processing, by the data set's name in the stored runs (flashvtg.md section 8)
     "hl": {"maximum_s": 150.0},
@@ -54,8 +59,9 @@ def run(golden: Path) -> Iterator[CaseResult]:
             if (case / "losses_aligned_mask.json").exists():
                 yield _train_case(case, settings, options, weights, "_aligned_mask")
     if (golden / "standalone").is_dir():
-        yield _targets_case(golden / "standalone")
-        yield _post_process_case(golden / "standalone")
+        yield targets_case(golden / "standalone")
+        yield post_process_case(golden / "standalone")
+        yield highlights_case(golden / "standalone")
 
 
 def build(options: dict[str, Any], weights: dict[str, Tensor], **more: Any) -> FlashVTG:
@@ -88,11 +94,6 @@ def build(options: dict[str, Any], weights: dict[str, Tensor], **more: Any) -> F
             if isinstance(getattr(module, rate, None), float):
                 setattr(module, rate, 0.0)
     return model
-
-
-def _arrays(path: Path) -> Arrays:
-    with np.load(path, allow_pickle=False) as stored:
-        return dict(stored)
 
 
 def _batch(inputs: Arrays, keys: tuple[str, ...] = (), targets: Targets | None = None) -> Batch:
@@ -147,7 +148,7 @@ def _eval_case(
     case: Path, settings: dict[str, Any], options: dict[str, Any], weights: dict[str, Tensor]
 ) -> CaseResult:
     """One sample through the network and the published post-processing."""
-    inputs, stored = _arrays(case / "inputs.npz"), _arrays(case / "outputs.npz")
+    inputs, stored = arrays(case / "inputs.npz"), arrays(case / "outputs.npz")
     padded = not (inputs["src_vid_mask"].all() and inputs["src_txt_mask"].all())
     model = build(options, weights, faithful=padded).eval()
     batch = _batch(inputs)
@@ -181,33 +182,17 @@ def _predictions(
         compare(f"{name} saliency", saliency_T, expected["saliency"], 1.5e-4),
         compare(f"{name} final", final, expected["windows_final"], 1e-5),
     ]
-    return results + _suppressed(
+    return results + suppressed(
         name, final, expected["windows_nms_normal_0.7"], expected["windows_nms_linear_0.7"]
     )
-
-
-def _suppressed(name: str, windows_N3: Tensor, normal: Any, linear: Any) -> list[StageResult]:
-    """Both suppressions; windows of score 0 have no defined order and are compared as a set."""
-    results = [
-        compare(f"{name} nms normal", _ordered(decay_nms(windows_N3, 0.7, "normal")), _ordered(normal), 1e-5)
-    ]
-    if linear is not None:
-        ours = decay_nms(windows_N3, 0.7, "linear")
-        results.append(compare(f"{name} nms linear", _ordered(ours), _ordered(linear), 1e-5))
-    return results
-
-
-def _ordered(windows: Any) -> NDArray[Any]:
-    rows = np.asarray(windows, dtype=np.float64)
-    return rows[np.lexsort((rows[:, 1], rows[:, 0], -rows[:, 2]))]
 
 
 @torch.no_grad()
 def _many_case(case: Path, options: dict[str, Any], weights: dict[str, Tensor]) -> CaseResult:
     """One padded batch of ours against each sample run alone by the published code."""
-    stored = _arrays(case / "outputs.npz")
+    stored = arrays(case / "outputs.npz")
     model = build(options, weights).eval()
-    stages = model.stages(batch := _batch(_arrays(case / "inputs.npz")))
+    stages = model.stages(batch := _batch(arrays(case / "inputs.npz")))
     prediction = model(batch)
     clips_B = batch.video_mask_BT.sum(1).tolist()
     decoded = decode(
@@ -232,7 +217,7 @@ def _train_case(
     case: Path, settings: dict[str, Any], options: dict[str, Any], weights: dict[str, Tensor], variant: str
 ) -> CaseResult:
     """Losses, gradients and three optimiser steps."""
-    inputs, stored = _arrays(case / "inputs.npz"), _arrays(case / f"outputs{variant}.npz")
+    inputs, stored = arrays(case / "inputs.npz"), arrays(case / f"outputs{variant}.npz")
     losses = json.loads((case / "losses.json").read_text())
     losses = {"weights": losses["weights"], **json.loads((case / f"losses{variant}.json").read_text())}
     weight = losses["weights"]
@@ -353,39 +338,3 @@ def _gradient_stages(
             array = stored[f"grad.{published}"]
             results.append(compare(f"grad {published}", gradient.reshape(array.shape), array, 1e-3))
     return [compare_relative("grad_norm_total", squares**0.5, losses["grad_norm_total"], 1e-4), *results]
-
-
-def _targets_case(folder: Path) -> CaseResult:
-    stored = _arrays(folder / "targets.npz")
-    results = []
-    for i, entry in enumerate(json.loads((folder / "targets.json").read_text())):
-        points_P4 = make_points(entry["n_clips"], tuple(entry["strides"]))
-        results.append(compare(f"t{i} points", points_P4, stored[f"t{i}_points"], 1e-5))
-        windows = [torch.tensor(sample).float() * (1 / entry["clip_length"]) for sample in entry["windows"]]
-        padded = torch.nn.utils.rnn.pad_sequence(windows, batch_first=True, padding_value=torch.inf)
-        positive_BP, distance_BP2 = assign_targets(points_P4, padded, 1.5)
-        results.append(compare(f"t{i} classes", positive_BP, stored[f"t{i}_cls"], 1e-5))
-        results.append(compare(f"t{i} distances", distance_BP2, stored[f"t{i}_reg"], 1e-5))
-    return CaseResult("standalone targets", tuple(results))
-
-
-def _post_process_case(folder: Path) -> CaseResult:
-    results = []
-    stored = json.loads((folder / "postprocess.json").read_text())
-    steps: dict[str, tuple[float | None, float]] = {
-        "hl": (150.0, 2.0),
-        "charades": (150.0, 1.0),
-        "other": (None, 2.0),
-    }
-    for i, entry in enumerate(stored):
-        windows_N3 = torch.tensor(entry["input"], dtype=torch.float32)
-        for name, (maximum_s, step_s) in steps.items():
-            rounded = clip_and_round(windows_N3, maximum_s, step_s)
-            results.append(compare(f"{i} {name}", rounded, entry[name], 1e-5))
-            normal, linear = entry[f"{name}_nms_normal_0.7"], entry[f"{name}_nms_linear_0.7"]
-            results += _suppressed(f"{i} {name}", rounded, normal, linear)
-            half = _ordered(decay_nms(rounded, 0.5, "normal"))
-            results.append(
-                compare(f"{i} {name} nms 0.5", half, _ordered(entry[f"{name}_nms_normal_0.5"]), 1e-5)
-            )
-    return CaseResult("standalone post-processing", tuple(results))
