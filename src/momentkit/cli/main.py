@@ -4,18 +4,12 @@ Exit codes: 0 fine, 1 our fault, 2 the user's input, 3 nothing found.
 """
 
 import sys
+from typing import NoReturn
 
 import typer
+import typer.exceptions
 
-from momentkit.cli import convert, verify
-from momentkit.cli.data import app as data_app
-from momentkit.cli.demo import command as demo_command
-from momentkit.cli.doctor import command as doctor_command
-from momentkit.cli.evaluate import command as evaluate_command
-from momentkit.cli.find import command as find_command
-from momentkit.cli.models import command as models_command
-from momentkit.cli.score import command as score_command
-from momentkit.cli.train import command as train_command
+from momentkit.cli import convert, data, demo, doctor, evaluate, find, models, score, train, verify
 from momentkit.core.errors import MomentkitError
 from momentkit.version import __version__
 
@@ -28,16 +22,20 @@ app = typer.Typer(
 )
 
 
-app.add_typer(data_app, name="data")
-app.command("demo")(demo_command)
-app.command("find")(find_command)
-app.command("models")(models_command)
-app.command("convert")(convert.command)
-app.command("verify")(verify.command)
-app.command("score")(score_command)
-app.command("train")(train_command)
-app.command("eval")(evaluate_command)
-app.command("doctor")(doctor_command)
+COMMANDS = {
+    "demo": demo,
+    "find": find,
+    "score": score,
+    "train": train,
+    "eval": evaluate,
+    "verify": verify,
+    "convert": convert,
+    "models": models,
+    "doctor": doctor,
+}
+for _name, _module in COMMANDS.items():
+    app.command(_name)(_module.command)
+app.add_typer(data.app, name="data")
 
 
 @app.callback(invoke_without_command=True)
@@ -50,10 +48,20 @@ def _root(version: bool = typer.Option(False, "--version", help="Print the versi
 def main() -> None:
     """Run the command line; every user error is one line on standard error."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except MomentkitError as error:
-        print(f"momentkit: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("momentkit: interrupted", file=sys.stderr)
-        sys.exit(130)
+        _stop(str(error), error.exit_code)
+    except typer.exceptions.TyperException as error:  # a misspelt option, a missing argument
+        said = error.format_message() if hasattr(error, "format_message") else str(error)
+        if not said:  # no argument at all: the help was shown
+            sys.exit(2)
+        asked = [word for word in sys.argv[1:2] if word in COMMANDS or word == "data"]
+        _stop(f"{said.rstrip('.')}. Try `{' '.join(['momentkit', *asked, '--help'])}`.", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        _stop("interrupted", 130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _stop(said: str, code: int) -> NoReturn:
+    print(f"momentkit: {said}", file=sys.stderr)
+    sys.exit(code)

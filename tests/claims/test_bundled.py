@@ -1,0 +1,39 @@
+"""The bundled weights do what the README says, on films they never saw."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import momentkit as mk
+from momentkit.core.weights import read_weights
+from momentkit.data.synthetic.writing import film_of
+from momentkit.predict.grounder import Grounder
+from momentkit.train.films import WAYS, ask_films
+
+ASSETS = Path(mk.__file__).parent / "assets"
+
+
+@pytest.fixture(scope="module")
+def grounder() -> Grounder:
+    return mk.load("flashvtg")
+
+
+def test_the_bundled_files_are_small_and_say_what_they_are() -> None:
+    weights = sorted(ASSETS.glob("*.safetensors"))
+    assert sum(path.stat().st_size for path in weights) < 4e6
+    card, _ = read_weights(ASSETS / "flashvtg.safetensors")
+    assert card.features is not None and card.presence is not None
+    assert card.licence and card.trained_on and card.metrics and card.measured_on
+
+
+def test_planted_events_are_found_through_pixels(grounder: Grounder, tmp_path: Path) -> None:
+    films = [film_of("val", number, seed=7) for number in range(4)]
+    prior = [[start / 10, start / 10 + 0.3] for start in range(7)] + [[0.0, 0.5], [0.5, 1.0], [0.0, 1.0]]
+    asked = ask_films(grounder, films, np.array(prior), tmp_path)
+    figures = asked.figures()
+    assert len(asked.truth) >= 12
+    for way in WAYS[:2]:
+        assert figures[way]["MR-full-R1@0.5"] >= 60, way
+    for way in WAYS[2:]:
+        assert figures[way]["MR-full-R1@0.5"] <= 35, way
