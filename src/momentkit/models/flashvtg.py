@@ -287,8 +287,9 @@ class FlashVTG(nn.Module):
         c, targets = self.config, batch.targets
         assert targets is not None
         stages = self.stages(batch)
+        assigned = self.assigned(stages, targets)
         terms = {
-            "classification": self._classification(stages, targets),
+            "classification": self._classification(stages, targets, assigned),
             "nce": self._nce(stages, batch.video_mask_BT, targets),
             "clip_aware": self._clip_aware(stages, batch.video_mask_BT, targets),
             "saliency": self._saliency(stages, batch, targets),
@@ -300,7 +301,7 @@ class FlashVTG(nn.Module):
             "saliency": c.weight_saliency,
         }
         if c.task == "moments":
-            terms["regression"] = self._regression(stages, targets)
+            terms["regression"] = self._regression(stages, *assigned)
             weights["regression"] = c.weight_regression
         return Losses(terms, weights)
 
@@ -310,20 +311,19 @@ class FlashVTG(nn.Module):
         padded = nn.utils.rnn.pad_sequence(windows, batch_first=True, padding_value=torch.inf)
         return assign_targets(stages.points_P4, padded, self.config.radius)
 
-    def _classification(self, stages: Stages, targets: Targets) -> Tensor:
+    def _classification(self, stages: Stages, targets: Targets, assigned: tuple[Tensor, Tensor]) -> Tensor:
         if self.config.task == "highlights":
             loss_BP = F.binary_cross_entropy_with_logits(
                 stages.logit_BP, targets.saliency_BT, reduction="none"
             )
         else:  # focal loss, gamma 2, no alpha
-            label_BP = self.assigned(stages, targets)[0].to(stages.logit_BP)
+            label_BP = assigned[0].to(stages.logit_BP)
             plain_BP = F.binary_cross_entropy_with_logits(stages.logit_BP, label_BP, reduction="none")
             p_BP = stages.logit_BP.sigmoid()
             loss_BP = plain_BP * (1 - (p_BP * label_BP + (1 - p_BP) * (1 - label_BP))) ** 2
         return masked_mean(loss_BP.flatten(), stages.valid_BP.flatten(), 0)
 
-    def _regression(self, stages: Stages, targets: Targets) -> Tensor:
-        positive_BP, distance_BP2 = self.assigned(stages, targets)
+    def _regression(self, stages: Stages, positive_BP: Tensor, distance_BP2: Tensor) -> Tensor:
         if not self.config.faithful:
             positive_BP = positive_BP & stages.valid_BP
         gap_BP = (stages.distance_BP2 - distance_BP2).abs().mean(-1)
