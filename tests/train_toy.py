@@ -48,7 +48,7 @@ class ToyModel(nn.Module):
             span_unit="clip",
         )
 
-    def losses(self, batch: Batch, *, generator: torch.Generator | None = None) -> Losses:
+    def losses(self, batch: Batch, *, generator: torch.Generator | None = None, epoch: float = 0.0) -> Losses:
         self.seen += len(batch.video_BTD)
         assert batch.targets is not None
         score_BT, mask_BT = self._scores(batch), batch.video_mask_BT

@@ -20,7 +20,10 @@ TINY = {
         "dummy_layers": 1,
         "score_layers": 2,
     },
+    # Two loops: in a first pass the queries are alike, and what tells them apart gets no gradient.
+    "qd_detr": {"hidden": 16, "heads": 4, "feed_forward": 24, "queries": 5, "decoder_loops": 2},
 }
+PLUGINS = {"distill_align": True, "distill_memory": 6}
 
 
 def tiny_model(name: str, seed: int = 0, **options: object) -> torch.nn.Module:

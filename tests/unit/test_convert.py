@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from momentkit.convert.checkpoint import OPTIONS, convert, read_checkpoint
+from momentkit.convert.architecture import OPTIONS
+from momentkit.convert.checkpoint import convert, read_checkpoint
 from momentkit.convert.keys import rename
 from momentkit.core.errors import WeightsError
 from momentkit.core.weights import read_weights

@@ -12,7 +12,11 @@ from momentkit.core.errors import ConfigError
 if TYPE_CHECKING:
     from momentkit.verify.report import CaseResult
 
-VERIFIERS = {"flashvtg": "momentkit.verify.flashvtg", "metrics": "momentkit.verify.metrics"}
+VERIFIERS = {
+    "flashvtg": "momentkit.verify.flashvtg",
+    "metrics": "momentkit.verify.metrics",
+    "qd_detr": "momentkit.verify.qd_detr",
+}
 
 
 def command(

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from momentkit.convert.architecture import read_options
 from momentkit.convert.keys import TABLES, rename
 from momentkit.core.contract import FeatureContract
 from momentkit.core.errors import ConfigError, WeightsError
@@ -94,7 +95,7 @@ def convert(
     if Path(output).suffix != ".safetensors":
         raise ConfigError(f"the output must end in .safetensors, got {output}")
     state = rename(read_checkpoint(path), model)
-    options = {"heads": heads, **OPTIONS[model](state)}
+    options = {"heads": heads, **read_options(state, model)}
     network = build_model(model, options)
     wanted = network.state_dict()
     problems = [f"{name} is missing" for name in sorted(wanted.keys() - state.keys())]
@@ -123,35 +124,3 @@ def convert(
     )
     save_weights(output, state, card)
     return card
-
-
-def _count(state: Mapping[str, Tensor], prefix: str) -> int:
-    """Entries of a list of modules below `prefix`."""
-    return len({name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)})
-
-
-def _flashvtg_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """FlashVTG's options from the shapes of its tensors."""
-    try:
-        strides = [2**k for k in range(state["level_scale"].shape[0])]
-        return {
-            "video_dim": state["video_in.norms.0.weight"].shape[0],
-            "text_dim": state["text_in.norms.0.weight"].shape[0],
-            "hidden": state["types"].shape[1],
-            "feed_forward": state["encoder.0.linear1.weight"].shape[0],
-            "input_layers": _count(state, "video_in.norms."),
-            "dummies": state["dummy_tokens"].shape[0],
-            "dummy_layers": _count(state, "dummy_encoder."),
-            "cross_layers": _count(state, "cross."),
-            "encoder_layers": _count(state, "encoder."),
-            "strides": strides,
-            "kernel": state["intra_head.convs.0.weight"].shape[-1],
-            "score_convs": _count(state, "intra_head.convs."),
-            "score_layers": _count(state, "intra_head.mlp.layers."),
-            "task": "moments" if len(strides) > 1 else "highlights",
-        }
-    except KeyError as error:
-        raise WeightsError(f"this is no flashvtg checkpoint: parameter {error} is missing") from error
-
-
-OPTIONS = {"flashvtg": _flashvtg_options}

@@ -39,7 +39,34 @@ FLASHVTG: list[Rule] = [
     (r"txt_position_embed\..+", None),  # in every checkpoint, never reaches the network
 ]
 
-TABLES: dict[str, list[Rule]] = {"flashvtg": FLASHVTG}
+# What the DETR-like models share (detr_family.md section 10); encoder and decoder blocks keep the published
+# names below the block.
+_PROJECTIONS: list[Rule] = FLASHVTG[:4]
+_SET_HEAD: list[Rule] = [
+    (r"class_embed\.(.+)", r"head.class_embed.\1"),
+    (r"span_embed\.(.+)", r"head.span_embed.\1"),
+    (r"query_embed\.weight", r"anchors"),
+]
+_TEXT_POSITIONS: list[Rule] = [(r"txt_position_embed\..+", None)]  # in every checkpoint, off in every run
+_CONTRAST: list[Rule] = [
+    (r"contrastive_align_projection_.+", None)
+]  # its loss is constant (detr_family.md 4.7)
+
+QD_DETR: list[Rule] = [
+    *_PROJECTIONS,
+    (r"global_rep_token", r"token"),
+    (r"global_rep_pos", r"token_position"),
+    (r"transformer\.t2v_encoder\.layers\.(.+)", r"cross.\1"),
+    (r"transformer\.encoder\.layers\.(.+)", r"encoder.\1"),
+    (r"transformer\.decoder\.(.+)", r"decoder.\1"),
+    (r"saliency_proj1\.(.+)", r"saliency_clip.\1"),
+    (r"saliency_proj2\.(.+)", r"saliency_global.\1"),
+    *_SET_HEAD,
+    *_TEXT_POSITIONS,
+    *_CONTRAST,
+]
+
+TABLES: dict[str, list[Rule]] = {"flashvtg": FLASHVTG, "qd_detr": QD_DETR}
 
 
 def our_name(published: str, model: str) -> str | None:

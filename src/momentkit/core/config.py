@@ -42,6 +42,33 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
     return kind(**{name: getattr(validated, name) for name in values})
 
 
+def check_sizes(options: Any, *, multiple_of: int) -> None:
+    """What holds for the options of every model of the family, as far as a model has them.
+
+    Args:
+        options: a frozen dataclass with `hidden` and `heads`.
+        multiple_of: what `hidden` must be a multiple of, beside `heads`.
+
+    Raises:
+        ConfigError: a width, count, rate or weight that cannot be; the option is named.
+    """
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    hidden, heads = values["hidden"], values["heads"]
+    if not (hidden > 0 and heads > 0 and hidden % heads == 0 and hidden % multiple_of == 0):
+        raise ConfigError(f"hidden must be a multiple of {multiple_of} and of heads, got {hidden}, {heads}")
+    for name, value in values.items():
+        if name.endswith("_layers") or name in ("queries", "decoder_loops", "video_dim", "text_dim"):
+            if not value >= 1:
+                raise ConfigError(f"{name} must be at least 1, got {value}")
+        elif name.endswith("dropout"):
+            if not 0 <= value < 1:
+                raise ConfigError(f"{name} must lie in [0, 1), got {value}")
+        elif (
+            name.startswith(("weight_", "distill_memory", "text_positions", "background")) and not value >= 0
+        ):
+            raise ConfigError(f"{name} must not be negative, got {value}")
+
+
 def read_toml(path: str | Path) -> dict[str, Any]:
     """A TOML file as nested dictionaries.
 

@@ -7,6 +7,7 @@ Units    _s seconds   _clip clip index   none = fraction or score.   Masks are b
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -231,10 +232,21 @@ class Losses:
 
 
 class GroundingModel(Protocol):
-    """What the trainer and the grounder ask of a model (an `nn.Module`)."""
+    """What the trainer and the grounder ask of a model (an `nn.Module`).
+
+    A submodule named `distill` serves training alone: averages and saved weights leave it out.
+    """
 
     config: Any
 
     def __call__(self, batch: Batch, *, generator: torch.Generator | None = None) -> Prediction: ...
 
-    def losses(self, batch: Batch, *, generator: torch.Generator | None = None) -> Losses: ...
+    def losses(self, batch: Batch, *, generator: torch.Generator | None = None, epoch: float = inf) -> Losses:
+        """Training terms of a batch with targets.
+
+        Args:
+            batch: with `targets`.
+            generator: of all that is random and is no dropout.
+            epoch: epochs trained so far, the current one counted by its share; for losses with a schedule.
+        """
+        ...

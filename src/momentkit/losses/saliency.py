@@ -42,3 +42,28 @@ def rank(score_BX: Tensor, label_BX: Tensor, mask_BX: Tensor, temperature: float
 def negative_pair(score_BX: Tensor, mask_BX: Tensor) -> Tensor:
     """Clips of a video with a sentence of another one score low: mean over samples of the sum over clips."""
     return (F.softplus(score_BX) * mask_BX).sum(1).mean()
+
+
+def against_negative(
+    score_BT: Tensor,
+    negative_BT: Tensor,
+    label_BT: Tensor,
+    mask_BT: Tensor,
+    positive_BP: Tensor,
+    negative_BP: Tensor,
+    delta: float,
+) -> Tensor:
+    """Margin, rank over the clips of both passes, and the negative pair: the saliency loss of most models.
+
+    Args:
+        score_BT: clip scores with the right sentence.
+        negative_BT: with a sentence of another video.
+        label_BT, mask_BT, positive_BP, negative_BP: as above.
+        delta: of the margin.
+    """
+    both = torch.cat([score_BT, negative_BT], 1)
+    return (
+        margin(score_BT, positive_BP, negative_BP, delta)
+        + rank(both, F.pad(label_BT, (0, label_BT.shape[1])), mask_BT.repeat(1, 2))
+        + negative_pair(negative_BT, mask_BT)
+    )

@@ -15,6 +15,7 @@ Shapes   B videos  T clips  L words  K dummies  D, E input widths  d hidden  P p
 """
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal
 
 import torch
@@ -282,7 +283,7 @@ class FlashVTG(nn.Module):
         hidden = F.relu(first((level_BNd * read_BN[..., None]).transpose(1, 2)))
         return second(hidden * read_BN[:, None]).transpose(1, 2)
 
-    def losses(self, batch: Batch, *, generator: torch.Generator | None = None) -> Losses:
+    def losses(self, batch: Batch, *, generator: torch.Generator | None = None, epoch: float = inf) -> Losses:
         """Training terms of section 3.5 of the paper; `batch.targets` must be there."""
         c, targets = self.config, batch.targets
         assert targets is not None

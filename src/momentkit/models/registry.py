@@ -8,9 +8,11 @@ from torch import nn
 from momentkit.core.config import build
 from momentkit.core.errors import ConfigError
 from momentkit.models.flashvtg import FlashVTG, FlashVTGConfig
+from momentkit.models.qd_detr import QDDETR, QDDETRConfig
 
 _MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "flashvtg": (FlashVTGConfig, FlashVTG),
+    "qd_detr": (QDDETRConfig, QDDETR),
 }
 
 

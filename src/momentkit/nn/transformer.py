@@ -171,6 +171,14 @@ class CrossLayer(nn.Module):
         return self.norm2(total + self.residual(hidden)), weights
 
 
+def draw_xavier(*modules: nn.Module) -> None:
+    """Redraw every parameter of two axes and more: how the family starts a transformer (detr_family.md 9)."""
+    for module in modules:
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                nn.init.xavier_uniform_(parameter)
+
+
 def released_mask(x_mask: Tensor, context_mask: Tensor, heads: int) -> Tensor:
     """The pair mask of the released code, tiled in the wrong order (detr_family.md F1); for parity only.
 

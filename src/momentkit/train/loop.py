@@ -29,7 +29,7 @@ from momentkit.data.collate import collate
 from momentkit.train.checkpoint import Progress, load_state, pack, save_state, unpack
 from momentkit.train.guards import check_gradient, check_losses
 from momentkit.train.log import RunLog, evaluation_line
-from momentkit.train.optim import WeightAverage, create_optimiser, learning_rate
+from momentkit.train.optim import WeightAverage, create_optimiser, learning_rate, tensors_for_use
 from momentkit.train.options import TrainConfig
 from momentkit.train.order import epoch_batches
 from momentkit.train.randomness import seeded
@@ -153,7 +153,11 @@ class Trainer:
             batch = collate(samples).to(self.accelerator.device)
             with seeded(self.accelerator.device, self.options.seed, step, rank) as generator:
                 with self.accelerator.autocast():
-                    losses = cast(GroundingModel, self.model).losses(batch, generator=generator)
+                    losses = cast(GroundingModel, self.model).losses(
+                        batch,
+                        generator=generator,
+                        epoch=epoch + self.progress.step_in_epoch / self.steps_per_epoch,
+                    )
                 total = losses.total
             check_losses(losses, total, step, qids)
             self.accelerator.backward(total * (len(samples) / len(indices)))
@@ -198,7 +202,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             card = self.card.model_copy(update={"metrics": metrics})
             for name in ("last", "best") if best else ("last",):
-                save_weights(self.folder / f"{name}.safetensors", model.state_dict(), card)
+                save_weights(self.folder / f"{name}.safetensors", tensors_for_use(model), card)
         epoch, seconds = self.progress.epoch, round(time.monotonic() - started, 4)
         log.row(
             "evaluation", step=self.progress.step, epoch=epoch, score=score, metrics=metrics, seconds=seconds

@@ -57,15 +57,25 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False)
+        # What serves training alone is left out: its memory is large.
+        left_out = {id(module): None for name, module in model.named_children() if name == "distill"}
+        self.model = copy.deepcopy(model, left_out).requires_grad_(False)
         self.decay = decay
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Move the average towards the model after step `step` (0-based)."""
         decay = min(self.decay, (1 + step) / (10 + step))
+        weights = dict(model.named_parameters())
         averages: list[Tensor] = list(self.model.parameters())
-        weights: list[Tensor] = list(model.parameters())
-        torch._foreach_lerp_(averages, weights, 1 - decay)
-        for average, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            average.copy_(buffer)
+        torch._foreach_lerp_(
+            averages, [weights[name] for name, _ in self.model.named_parameters()], 1 - decay
+        )
+        buffers = dict(model.named_buffers())
+        for name, average in self.model.named_buffers():
+            average.copy_(buffers[name])
+
+
+def tensors_for_use(model: nn.Module) -> dict[str, Tensor]:
+    """All tensors but those that serve training alone (a submodule named `distill`)."""
+    return {name: value for name, value in model.state_dict().items() if not name.startswith("distill.")}

@@ -94,11 +94,12 @@ def create_run_model(config: RunConfig) -> nn.Module:
 
 def create_card(config: RunConfig, model: nn.Module) -> WeightsCard:
     """What the weights of a run are; figures come with each evaluation."""
-    data, options = config.data, cast(GroundingModel, model).config
+    data, options = config.data, asdict(cast(GroundingModel, model).config)
+    options = {name: False if name == "distill_align" else value for name, value in options.items()}
     name = Path(data.root).resolve().name
     return WeightsCard(
         model=config.model["name"],
-        options=_plain(asdict(options)),
+        options=_plain(options),
         features=data.contract,
         predict=_plain(asdict(config.predict)),
         trained_on=f"{name}/{data.train}" + (f", {data.domain}" if data.domain else ""),

@@ -1,0 +1,28 @@
+"""The DETR family equals the published codes, on stored runs."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from momentkit.cli.verify import VERIFIERS
+
+HERE = Path(__file__).parent
+SHARED = Path(__file__).parents[2].parent / "shared" / "golden"
+CASES = {"qd_detr": (3, 5)}  # name -> cases here, cases of the full set
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_stored_case_agrees(name: str) -> None:
+    results = list(import_module(VERIFIERS[name]).run(HERE / name))
+    assert len(results) == CASES[name][0]
+    assert [result.case for result in results if not result.ok] == []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_of_the_full_set_agrees(name: str) -> None:
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"the full set of stored runs is not present: {SHARED / name}")
+    results = list(import_module(VERIFIERS[name]).run(SHARED / name))
+    assert len(results) == CASES[name][1]
+    assert [result.case for result in results if not result.ok] == []
