@@ -5,7 +5,7 @@ import numpy as np
 from momentkit.core.types import Query
 from momentkit.data.collate import Sample
 from momentkit.features.store import time_channels
-from momentkit.train.augment import RandomCrop
+from momentkit.train.augment import RandomCrop, Stretch, WordDrop
 
 
 class One:
@@ -58,3 +58,24 @@ def test_a_crop_follows_from_seed_epoch_and_index_and_leaves_the_source_alone() 
     assert lengths == [len(other.sample(0, epoch).video_TD) for epoch in range(40)]
     assert 8 <= lengths.count(30) <= 32
     assert len(one) == 1
+
+
+def test_a_stretched_sample_keeps_its_moment_over_the_same_clips() -> None:
+    source, lengths = Stretch(One(), share=1.0, seed=0, tef=True), set()
+    for epoch in range(100):
+        sample = source.sample(0, epoch)
+        clips = len(sample.video_TD)
+        lengths.add(clips)
+        start, end = sample.windows_clip[0] / clips * 30
+        assert abs(start - 8.2) < 1e-4 and abs(end - 12.6) < 1e-4
+        numbers_T = sample.video_TD[:, 0]
+        assert ((numbers_T >= 8) & (numbers_T < 13) == (sample.saliency_T > 0)).all()
+        assert (sample.saliency_T[sample.positive_clip_P] > 0).all()
+        assert (sample.saliency_T[sample.negative_clip_P] == 0).all()
+    assert min(lengths) < 24 and max(lengths) > 38
+
+
+def test_words_go_and_one_always_stays() -> None:
+    counts = {len(WordDrop(One(), 0.5, seed=0).sample(0, epoch).text_LE) for epoch in range(50)}
+    assert counts == {1, 2}
+    assert len(WordDrop(One(), 0.0, seed=0).sample(0, 0).text_LE) == 2

@@ -1,6 +1,6 @@
-"""Samples cut at random around their moments, so that where a moment lies says less about it.
+"""Samples changed at random while training: cut around their moments, faster or slower, short of words.
 
-Shapes   T clips   D video channels   G moments
+Shapes   T clips   D video channels   L words   G moments
 """
 
 from dataclasses import replace
@@ -72,3 +72,76 @@ class RandomCrop:
             negative_clip_P=negative,
             duration_s=len(video_TD) * sample.clip_length_s,
         )
+
+
+class Stretch:
+    """A source of which a share of the samples plays faster or slower: clips are repeated or left out.
+
+    Args:
+        source: the samples.
+        share: chance of a sample to be stretched, in [0, 1].
+        seed: of the rates, drawn between 1 / `most` and `most` on a logarithmic scale.
+        tef: whether the last two channels are the time channels; they are made anew.
+        most: largest rate.
+    """
+
+    def __init__(self, source: SampleSource, share: float, seed: int, tef: bool, most: float = 1.5) -> None:
+        self._source, self._share, self._seed, self._tef, self._most = source, share, seed, tef, most
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def sample(self, index: int, epoch: int) -> Sample:
+        """Sample `index` as it is in epoch `epoch`."""
+        sample = self._source.sample(index, epoch)
+        rng = np.random.default_rng([self._seed, epoch, index, 3])
+        if not (rng.random() < self._share and sample.labelled):
+            return sample
+        old = len(sample.video_TD)
+        new = max(SHORTEST_CLIPS, round(old * self._most ** rng.uniform(-1, 1)))
+        clip_T = (np.arange(new) * old // new).astype(np.int64)
+        video_TD = sample.video_TD[clip_T]
+        if self._tef:
+            video_TD = np.concatenate([video_TD[:, :-2], time_channels(new)], 1)
+
+        inside_T = sample.saliency_T > 0
+
+        def moved(clip_P: np.ndarray) -> np.ndarray:
+            """The nearest clip left of the same kind, inside or outside the moments."""
+            gap_PT = np.abs(clip_T - clip_P[:, None]) + old * (inside_T[clip_T] != inside_T[clip_P][:, None])
+            return gap_PT.argmin(1)
+
+        return replace(
+            sample,
+            video_TD=video_TD,
+            windows_clip=(sample.windows_clip * (new / old)).astype(np.float32),
+            saliency_T=sample.saliency_T[clip_T],
+            positive_clip_P=moved(sample.positive_clip_P),
+            negative_clip_P=moved(sample.negative_clip_P),
+            duration_s=sample.duration_s * new / old,
+        )
+
+
+class WordDrop:
+    """A source whose sentences lose each word with some chance; one word always stays.
+
+    Args:
+        source: the samples.
+        rate: chance of a word to go, in [0, 1).
+        seed: of the draws.
+    """
+
+    def __init__(self, source: SampleSource, rate: float, seed: int) -> None:
+        self._source, self._rate, self._seed = source, rate, seed
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def sample(self, index: int, epoch: int) -> Sample:
+        """Sample `index` as it is in epoch `epoch`."""
+        sample = self._source.sample(index, epoch)
+        rng = np.random.default_rng([self._seed, epoch, index, 2])
+        words = len(sample.text_LE)
+        stays_L = rng.random(words) >= self._rate
+        stays_L[rng.integers(words)] = True
+        return replace(sample, text_LE=sample.text_LE[stays_L])

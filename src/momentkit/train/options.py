@@ -15,6 +15,8 @@ class TrainConfig:
     drop_last: bool = False  # leave out an epoch's incomplete last batch
     bucket_batches: int = 1  # deal out the samples of so many batches by length: less padding; 1 = off
     crop: float = 0.0  # share of the samples that are cut at random around their moments
+    stretch: float = 0.0  # share of the samples that play up to 1.5 times faster or slower
+    word_drop: float = 0.0  # chance of a word to be left out of its sentence
     seed: int = 0  # decides first weights, order, dropout and noise
 
     learning_rate: float = 1e-4
@@ -49,11 +51,12 @@ class TrainConfig:
                 raise ConfigError(f"train.{name} must not be negative, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ConfigError(f"train.learning_rate must be positive, got {self.learning_rate}")
-        for name in ("ema_decay", "final_factor"):
+        for name in ("ema_decay", "final_factor", "word_drop"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"train.{name} must lie in [0, 1), got {getattr(self, name)}")
-        if not 0 <= self.crop <= 1:
-            raise ConfigError(f"train.crop must lie in [0, 1], got {self.crop}")
+        for name in ("crop", "stretch"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"train.{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 < self.step_factor <= 1:
             raise ConfigError(f"train.step_factor must lie in (0, 1], got {self.step_factor}")
         if (self.schedule == "step") != (self.step_epochs > 0):

@@ -20,7 +20,7 @@ from momentkit.core.types import GroundingModel
 from momentkit.core.weights import WeightsCard
 from momentkit.data.dataset import GroundingDataset
 from momentkit.models.registry import build_model
-from momentkit.train.augment import RandomCrop
+from momentkit.train.augment import RandomCrop, Stretch, WordDrop
 from momentkit.train.checkpoint import Progress, has_state, locked, remove_leftovers
 from momentkit.train.evaluate import evaluate
 from momentkit.train.loop import Trainer, create_accelerator
@@ -72,7 +72,11 @@ def create_trainer(config: RunConfig, folder: Path, accelerator: Accelerator) ->
 
     source: SampleSource = train_set
     if config.train.crop:
-        source = RandomCrop(train_set, config.train.crop, config.train.seed, config.data.tef)
+        source = RandomCrop(source, config.train.crop, config.train.seed, config.data.tef)
+    if config.train.stretch:
+        source = Stretch(source, config.train.stretch, config.train.seed, config.data.tef)
+    if config.train.word_drop:
+        source = WordDrop(source, config.train.word_drop, config.train.seed)
     card, lengths_N = create_card(config, model), train_set.lengths_N
     return Trainer(model, source, figures, config.train, folder, card, accelerator, lengths_N)
 
