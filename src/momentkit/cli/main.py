@@ -9,7 +9,7 @@ from typing import NoReturn
 import typer
 import typer.exceptions
 
-from momentkit.cli import convert, data, demo, doctor, evaluate, find, models, score, train, verify
+from momentkit.cli import convert, data, demo, doctor, evaluate, find, models, score, sweep, train, verify
 from momentkit.core.errors import MomentkitError
 from momentkit.version import __version__
 
@@ -28,6 +28,7 @@ COMMANDS = {
     "score": score,
     "train": train,
     "eval": evaluate,
+    "sweep": sweep,
     "verify": verify,
     "convert": convert,
     "models": models,
