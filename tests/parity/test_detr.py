@@ -9,7 +9,18 @@ from momentkit.cli.verify import VERIFIERS
 
 HERE = Path(__file__).parent
 SHARED = Path(__file__).parents[2].parent / "shared" / "golden"
-CASES = {"qd_detr": (3, 5)}  # name -> cases here, cases of the full set
+CASES = {  # name -> cases here, cases of the full set
+    "bm_detr": (1, 3),
+    "cg_detr": (2, 5),
+    "components": (4, 4),
+    "ld_detr": (10, 12),
+    "moment_detr": (3, 4),
+    "momentdiff": (9, 16),
+    "ms_2d_tan": (2, 9),
+    "qd_detr": (3, 5),
+    "tr_detr": (1, 3),
+    "uvcom": (1, 4),
+}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "metrics": {"core.errors", "core.files"},
     "train": {"core", "data", "features", "models", "predict", "metrics"},
     "convert": {"core", "models"},
-    "verify": {"core", "data", "nn", "losses", "models", "predict", "metrics", "convert"},
+    "verify": {"core", "data", "nn", "diffusion", "losses", "models", "predict", "metrics", "convert"},
     "cli": {
         "core",
         "video",

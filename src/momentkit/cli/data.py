@@ -43,6 +43,28 @@ def validate(
 
 
 @app.command()
+def split(
+    train: Path = typer.Argument(help="Charades-STA's training rows, .jsonl or .jsonl.gz."),
+    test: Path = typer.Argument(help="Its test rows."),
+    rule: str = typer.Option(
+        ..., help="len: training moments mostly under 10 s, test moments over; mom: before and after 15 s."
+    ),
+    directory: Path = typer.Option(..., "-o", "--output", help="Folder that receives both files."),
+    released: bool = typer.Option(
+        False, help="Number the rows as the released files do, where numbers repeat; else each keeps its own."
+    ),
+) -> None:
+    """Make an anti-bias split (Charades-STA-Len, -Mom): test moments are not like training moments."""
+    from momentkit.data.annotations import read_annotations, write_annotations
+    from momentkit.data.splits import anti_bias
+
+    for part, source in (("train", train), ("test", test)):
+        rows = anti_bias(read_annotations(source), rule, part, released=released)
+        target = write_annotations(directory / f"{part}_{rule}_80.jsonl", rows)
+        print(f"{target}: {len(rows)} rows, {len({row.qid for row in rows})} qids")
+
+
+@app.command()
 def info(
     source: Path = typer.Argument(help="A folder of annotations and features, or a configuration file."),
 ) -> None:

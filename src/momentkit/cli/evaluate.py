@@ -1,6 +1,7 @@
 """`momentkit eval`: a model's figures beside the location prior and the two probes."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,9 @@ def command(
         Path | None, typer.Option(help="Write the model's answers, for `momentkit score`.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Queries a forward.")] = 100,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Seeds to evaluate a model with that draws noise: mean and deviation.")
+    ] = 1,
 ) -> None:
     """Evaluate a model, and beside it what it must beat: constant windows, and itself misled."""
     from rich.console import Console
@@ -37,14 +41,17 @@ def command(
     from momentkit.train.compare import compare, write_predictions
 
     with Console(stderr=True).status("evaluating"):  # shows nothing in a pipe
-        comparison = compare(model, data, batch_size=batch_size)
+        comparison = compare(model, data, batch_size=batch_size, repeats=repeats)
     if predictions is not None:
         write_predictions(predictions, comparison.rows)
     if as_json:
         print(json.dumps(comparison.to_json(), indent=1, allow_nan=False))
         return
     console = Console()
-    console.print(f"{model}: {len(comparison.rows)} queries, percent", highlight=False, markup=False)
+    title = f"{model}: {len(comparison.rows)} queries, percent"
+    if comparison.deviation:
+        title += f", mean and deviation over {comparison.repeats} seeds"
+    console.print(title, highlight=False, markup=False)
     console.print(table(comparison))
     for note in comparison.notes:
         console.print(note, highlight=False, markup=False)
@@ -60,7 +67,14 @@ def table(comparison: "Comparison") -> "Table":
     result = Table("", *(column.removeprefix("MR-full-") for column in columns))
     for column in result.columns[1:]:
         column.justify = "right"
-    for who, figures in comparison.figures.items():
-        cells = (f"{figures[column]:.2f}" if column in figures else "-" for column in columns)
-        result.add_row(who, *cells)
+    for index, (who, figures) in enumerate(comparison.figures.items()):
+        deviation = comparison.deviation if index == 0 else {}
+        result.add_row(who, *(cell(column, figures, deviation) for column in columns))
     return result
+
+
+def cell(name: str, figures: Mapping[str, float], deviation: Mapping[str, float]) -> str:
+    """A figure with its deviation where there is one; "-" where there is no figure."""
+    if name not in figures:
+        return "-"
+    return f"{figures[name]:.2f}" + (f" ± {deviation[name]:.2f}" if name in deviation else "")

@@ -13,9 +13,18 @@ if TYPE_CHECKING:
     from momentkit.verify.report import CaseResult
 
 VERIFIERS = {
+    "components": "momentkit.verify.components",
+    "bm_detr": "momentkit.verify.bm_detr",
+    "cg_detr": "momentkit.verify.cg_detr",
     "flashvtg": "momentkit.verify.flashvtg",
+    "ld_detr": "momentkit.verify.ld_detr",
     "metrics": "momentkit.verify.metrics",
+    "moment_detr": "momentkit.verify.moment_detr",
+    "ms_2d_tan": "momentkit.verify.ms_2d_tan",
+    "momentdiff": "momentkit.verify.momentdiff",
     "qd_detr": "momentkit.verify.qd_detr",
+    "uvcom": "momentkit.verify.uvcom",
+    "tr_detr": "momentkit.verify.tr_detr",
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from momentkit.convert.architecture import read_options
+from momentkit.convert.architecture import WITHOUT_HEADS, read_options
 from momentkit.convert.keys import TABLES, rename
 from momentkit.core.contract import FeatureContract
 from momentkit.core.errors import ConfigError, WeightsError
@@ -63,7 +63,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     state = content.get("model", content) if isinstance(content, dict) else content
     if not (isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values())):
         raise WeightsError(f"{path} holds no state dictionary under 'model', nor is it one")
-    return {str(name): tensor for name, tensor in state.items()}
+    # Training on several GPUs writes a prefix in front of every name.
+    return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def convert(
@@ -95,7 +96,9 @@ def convert(
     if Path(output).suffix != ".safetensors":
         raise ConfigError(f"the output must end in .safetensors, got {output}")
     state = rename(read_checkpoint(path), model)
-    options = {"heads": heads, **read_options(state, model)}
+    options = read_options(state, model)
+    if model not in WITHOUT_HEADS:
+        options = {"heads": heads, **options}
     network = build_model(model, options)
     wanted = network.state_dict()
     problems = [f"{name} is missing" for name in sorted(wanted.keys() - state.keys())]

@@ -114,12 +114,27 @@ class Targets:
         windows_clip: B tensors (G, 2) start, end in clips (seconds / clip length), not rounded; G may be 0.
         saliency_BT: graded relevance of each clip, 0..12 or 0/1; 0 on padding.
         positive_clip_BP, negative_clip_BP: clip indices of the margin loss.
+        negative_text_BLE, negative_text_mask_BL: words of a sentence about another video (BM-DETR), or None.
     """
 
     windows_clip: tuple[Tensor, ...]
     saliency_BT: Tensor
     positive_clip_BP: Tensor
     negative_clip_BP: Tensor
+    negative_text_BLE: Tensor | None = None
+    negative_text_mask_BL: Tensor | None = None
+
+    def to(self, device: torch.device | str) -> "Targets":
+        """The same truth on a device."""
+        words_BLE, words_mask_BL = self.negative_text_BLE, self.negative_text_mask_BL
+        return Targets(
+            windows_clip=tuple(window.to(device) for window in self.windows_clip),
+            saliency_BT=self.saliency_BT.to(device),
+            positive_clip_BP=self.positive_clip_BP.to(device),
+            negative_clip_BP=self.negative_clip_BP.to(device),
+            negative_text_BLE=None if words_BLE is None else words_BLE.to(device),
+            negative_text_mask_BL=None if words_mask_BL is None else words_mask_BL.to(device),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,15 +187,6 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on a device."""
-        targets = self.targets
-        if targets is not None:
-            targets = replace(
-                targets,
-                windows_clip=tuple(window.to(device) for window in targets.windows_clip),
-                saliency_BT=targets.saliency_BT.to(device),
-                positive_clip_BP=targets.positive_clip_BP.to(device),
-                negative_clip_BP=targets.negative_clip_BP.to(device),
-            )
         return replace(
             self,
             video_BTD=self.video_BTD.to(device),
@@ -188,7 +194,7 @@ class Batch:
             text_BLE=self.text_BLE.to(device),
             text_mask_BL=self.text_mask_BL.to(device),
             audio_BTA=None if self.audio_BTA is None else self.audio_BTA.to(device),
-            targets=targets,
+            targets=None if self.targets is None else self.targets.to(device),
         )
 
 

@@ -26,6 +26,7 @@ class Sample:
         windows_clip: (G, 2) float32 start, end in clips, not rounded; G is 0 where nothing matches.
         saliency_T: (T,) float32.
         positive_clip_P, negative_clip_P: (P,) int64.
+        negative_text_LE: (L, E) float32 words about another video, or None.
         labelled: False where the file has no truth; the four arrays above then mean nothing.
         video_key: equal keys mean the same video.
         clip_length_s: seconds a clip covers.
@@ -39,6 +40,7 @@ class Sample:
     saliency_T: NDArray[np.float32]
     positive_clip_P: NDArray[np.int64]
     negative_clip_P: NDArray[np.int64]
+    negative_text_LE: NDArray[np.float32] | None = None
     labelled: bool = True
     video_key: str
     clip_length_s: float
@@ -86,9 +88,13 @@ def _targets(samples: Sequence[Sample]) -> Targets:
                 "a file without labels can be predicted on, not trained or measured on"
             )
     saliency_BT1, _ = _pad([sample.saliency_T[:, None] for sample in samples])
+    words = [sample.negative_text_LE for sample in samples if sample.negative_text_LE is not None]
+    negative_BLE, negative_mask_BL = _pad(words) if len(words) == len(samples) else (None, None)
     return Targets(
         windows_clip=tuple(torch.tensor(sample.windows_clip).reshape(-1, 2) for sample in samples),
         saliency_BT=saliency_BT1[..., 0],
         positive_clip_BP=torch.from_numpy(np.stack([sample.positive_clip_P for sample in samples])),
         negative_clip_BP=torch.from_numpy(np.stack([sample.negative_clip_P for sample in samples])),
+        negative_text_BLE=negative_BLE,
+        negative_text_mask_BL=negative_mask_BL,
     )

@@ -9,6 +9,7 @@ Shapes   T clips   D video channels   L words   E text channels   G true moments
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,19 +53,27 @@ class GroundingDataset:
         self.config, self.split, self.seed = config, split, seed
         files = {"train": config.train, "val": config.val}
         path = Path(config.root) / files[split] if split in files else Path(split)
+        if config.train_text and path == Path(config.root) / config.train:
+            self.config = config = replace(config, text=replace(config.text, folder=config.train_text))
         rules = WindowRules(
             clip_windows=config.clip_windows,
             keep_outside=config.keep_outside,
             drop_bad_windows=config.drop_bad_windows,
+            unrated_clips=config.layout == "subtitles",
         )
         annotations = load_annotations(path, rules)
         self.queries = _chosen(annotations.queries, config, path)
+        mended = annotations.mended()
+        if config.drop_whole_videos:
+            self.queries = _without_whole_videos(self.queries, path, mended)
         self._features = FeatureFiles(config, self.queries, path.name.partition(".")[0])
         for query in self.queries:
             _check_labels(query, len(self._features.video(query)), config, path)
-        self.report = DatasetReport.of(config, self.queries, self._features, annotations.mended())
+        self.report = DatasetReport.of(config, self.queries, self._features, mended)
         for note in self.report.notes:
             _log.warning(note)
+        draws = config.negative_sentences and split == "train"
+        self._others = OtherVideos(self.videos_N, path) if draws else None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -78,6 +87,12 @@ class GroundingDataset:
     def lengths_N(self) -> NDArray[np.int64]:
         """Clips of each row's video."""
         return np.array([len(self._features.video(query)) for query in self.queries])
+
+    @property
+    def videos_N(self) -> NDArray[np.int64]:
+        """A number for each row's video; rows of one video (`video_key`) share it."""
+        keys = [video_key(query.vid, self.config) for query in self.queries]
+        return np.unique(keys, return_inverse=True)[1].astype(np.int64)
 
     def sample(self, index: int, epoch: int = 0) -> Sample:
         """One row, ready for a model.
@@ -97,6 +112,10 @@ class GroundingDataset:
         windows_clip = windows_clip.reshape(-1, 2).astype(np.float32)
         if config.max_windows is not None and len(windows_clip) > config.max_windows:
             windows_clip = rng.permutation(windows_clip)[: config.max_windows]
+        negative_text_LE = None
+        if self._others is not None:
+            other = self._others.draw(index, np.random.default_rng([self.seed, epoch, index, 4]))
+            negative_text_LE = self._features.text(self.queries[other])
         return Sample(
             query=query,
             video_TD=video_TD,
@@ -105,11 +124,37 @@ class GroundingDataset:
             saliency_T=labels.saliency_T,
             positive_clip_P=labels.positive_clip_P,
             negative_clip_P=labels.negative_clip_P,
+            negative_text_LE=negative_text_LE,
             labelled=is_labelled(query, config),
             video_key=video_key(query.vid, config),
             clip_length_s=config.clip_length_s,
             duration_s=query.duration_s,
         )
+
+
+class OtherVideos:
+    """Draws a row of another video, every such row with the same chance.
+
+    Args:
+        videos_N: number of each row's video.
+        path: the annotation file, for the message.
+
+    Raises:
+        DataError: all rows are of one video.
+    """
+
+    def __init__(self, videos_N: NDArray[np.int64], path: Path) -> None:
+        self._order_N = np.argsort(videos_N, kind="stable")  # rows of one video side by side
+        _, start, count = np.unique(videos_N[self._order_N], return_index=True, return_counts=True)
+        self._start_N, self._count_N = start[videos_N], count[videos_N]
+        if len(start) < 2:
+            raise DataError(f"{path} has one video; negative_sentences needs rows of two or more")
+
+    def draw(self, index: int, rng: np.random.Generator) -> int:
+        """A row whose video is not that of row `index`."""
+        count = self._count_N[index]
+        place = int(rng.integers(len(self._order_N) - count))
+        return int(self._order_N[place if place < self._start_N[index] else place + count])
 
 
 def is_labelled(query: Query, config: DataConfig) -> bool:
@@ -122,7 +167,7 @@ def is_labelled(query: Query, config: DataConfig) -> bool:
 def video_key(vid: str, config: DataConfig) -> str:
     """The vid, or the source it was cut from ("<source>_<start>_<end>"): equal keys are the same video."""
     by_source = config.video_key == "source" or (
-        config.video_key == "layout" and config.layout == "qvhighlights"
+        config.video_key == "layout" and config.layout in ("qvhighlights", "subtitles")
     )
     match = _SOURCE.fullmatch(vid) if by_source else None
     return match[1] if match else vid
@@ -136,6 +181,22 @@ def _chosen(queries: Sequence[Query], config: DataConfig, path: Path) -> list[Qu
     return with_true_durations(kept, config.clip_length_s) if config.layout == "tvsum" else kept
 
 
+def _without_whole_videos(queries: Sequence[Query], path: Path, said: list[str]) -> list[Query]:
+    """The rows whose first window is shorter than the video; what is left out is said."""
+    kept = [
+        query
+        for query in queries
+        if not (query.windows_s and query.windows_s[0][1] - query.windows_s[0][0] >= query.duration_s)
+    ]
+    if not kept:
+        raise DataError(
+            f"{path}: every row's first window is as long as its video; drop_whole_videos left none"
+        )
+    if lost := len(queries) - len(kept):
+        said.append(f"{path}: {lost} of {len(queries)} rows left out, their first window is the whole video")
+    return kept
+
+
 def _labels(query: Query, clips: int, config: DataConfig, rng: np.random.Generator) -> Labels:
     """The rule of the layout; ratings, where a row has them, go before windows."""
     if config.layout in ("tvsum", "youtube"):
@@ -145,7 +206,8 @@ def _labels(query: Query, clips: int, config: DataConfig, rng: np.random.Generat
         return rule(query.clip_labels, clips)
     if query.relevant_clips is not None and query.saliency_scores is not None:
         return rated_labels(query.relevant_clips, query.saliency_scores, clips, rng)
-    step_s = query.duration_s / clips if config.label_step == "duration" else config.clip_length_s
+    by_duration = config.label_step == "duration" and config.layout != "subtitles"
+    step_s = query.duration_s / clips if by_duration else config.clip_length_s
     return window_labels(query.windows_s or (), clips, step_s, rng)
 
 

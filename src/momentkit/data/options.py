@@ -29,10 +29,13 @@ from pydantic import ConfigDict
 from momentkit.core.contract import FeatureContract, StreamContract
 from momentkit.core.errors import ConfigError
 
-Layout = Literal["qvhighlights", "charades", "tacos", "tvsum", "youtube"]
+# "subtitles": captions of videos stand for queries, each with the window in which it is spoken (Moment-DETR's
+# weakly supervised pre-training). No ratings; validated on rated rows.
+Layout = Literal["qvhighlights", "subtitles", "charades", "tacos", "tvsum", "youtube"]
 # Name of a row's text file in the published releases.
 _TEXT_FILES: dict[Layout, str] = {
     "qvhighlights": "qid{qid}",
+    "subtitles": "qid{qid}",
     "charades": "qid{qid}",
     "tacos": "{qid}",
     "tvsum": "{vid}",
@@ -92,13 +95,14 @@ class DataConfig:
     val: str
     video: tuple[StreamConfig, ...]
     text: StreamConfig
+    train_text: str = ""  # folder of the training rows' text files where it is another one; "": text.folder
     clip_length_s: float
     max_clips: int = -1  # rows kept of each video; -1: all
     max_words: int = -1  # rows kept of each sentence; -1: all. The published code makes 100 of -1
     max_windows: int | None = None  # windows kept of each row, drawn by chance; None: all. DETR family: 5
     tef: bool = True  # append the time channels
     # Seconds a clip stands for when moments become labels: duration/T (CG-DETR, LD-DETR, FlashVTG) or the
-    # clip length (MomentDiff, UVCOM).
+    # clip length (MomentDiff, UVCOM; subtitles in any case).
     label_step: Literal["duration", "clip_length"] = "duration"
     fixed_picks: bool = False  # draw the random clips of the margin loss once, as FlashVTG's code does
     # What makes two rows the same video: the vid, or what is left of it without a trailing "_start_end"
@@ -108,6 +112,9 @@ class DataConfig:
     clip_windows: bool = False  # cut windows to the video; by default a window outside it is refused
     keep_outside: bool = False  # or leave them as they are
     drop_bad_windows: bool = False  # leave out windows without length; by default they are refused
+    drop_whole_videos: bool = False  # leave out rows whose first window is as long as the video (BM-DETR)
+    # Give each training sample a sentence about another video, drawn every epoch (BM-DETR).
+    negative_sentences: bool = False
     max_cut: float = 0.1  # share by which streams of one video may differ in length (2 clips are always fine)
     memory_map: str = ""  # folder for decoded features that do not fit into memory; "": keep them in memory
 

@@ -38,11 +38,13 @@ class WindowRules:
         keep_outside: leave them as they are, as the published evaluators do.
         drop_bad_windows: drop windows whose end is not after their start (after cutting); a row that loses
             all its windows is dropped.
+        unrated_clips: read past the clip ids of a row without ratings (captions have them).
     """
 
     clip_windows: bool = False
     keep_outside: bool = False
     drop_bad_windows: bool = False
+    unrated_clips: bool = False
 
     def __post_init__(self) -> None:
         if self.clip_windows and self.keep_outside:
@@ -78,6 +80,8 @@ class RowCheck:
         clips = self.relevant_clips()
         scores, labels = self.ratings("saliency_scores", MAX_RATING), self.ratings("label", None)
         domain = self.name("domain") if self.row.get("domain") is not None else ""
+        if self.rules.unrated_clips and scores is None:
+            clips = None
         if not self.problems and (clips is None) != (scores is None):
             self.note(
                 "clip ids and scores differ", "saliency_scores", "goes with relevant_clip_ids, one is null"

@@ -47,6 +47,31 @@ def batches(
     return [order_N[start : min(start + batch_size, stop)] for start in range(0, stop, batch_size)]
 
 
+def distinct_batches(
+    order_N: NDArray[np.int64], batch_size: int, videos_N: NDArray[np.int64], *, drop_last: bool = False
+) -> list[NDArray[np.int64]]:
+    """An order cut into batches without two rows of one video; BM-DETR's rule.
+
+    A row whose video is already in the batch that is being filled is passed over, and lost for the epoch.
+
+    Args:
+        order_N: row numbers.
+        batch_size: rows a batch, positive.
+        videos_N: number of each row's video (indexed by row number).
+        drop_last: leave out a last batch that is not full.
+    """
+    made: list[NDArray[np.int64]] = []
+    rows: dict[int, int] = {}  # video -> row
+    for row in order_N.tolist():
+        rows.setdefault(int(videos_N[row]), row)
+        if len(rows) == batch_size:
+            made.append(np.array(list(rows.values()), np.int64))
+            rows = {}
+    if rows and not drop_last:
+        made.append(np.array(list(rows.values()), np.int64))
+    return made
+
+
 def shard(whole: Sequence[NDArray[np.int64]], rank: int, world: int) -> list[NDArray[np.int64]]:
     """One process's part of every batch: rows rank, rank + world, ...
 

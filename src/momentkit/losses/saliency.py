@@ -1,7 +1,7 @@
 """Losses on clip scores that the DETR family shares.
 
 Shapes   B samples   X clips (or clips of two passes side by side)   P pairs
-Source   detr_family.md 4.4 to 4.6
+Source   detr_family.md 4.4 to 4.6; divergence: diffusion_vmr.md 7
 """
 
 import torch
@@ -67,3 +67,38 @@ def against_negative(
         + rank(both, F.pad(label_BT, (0, label_BT.shape[1])), mask_BT.repeat(1, 2))
         + negative_pair(negative_BT, mask_BT)
     )
+
+
+def divergence(logits_BX: Tensor, label_BX: Tensor, mask_BX: Tensor) -> Tensor:
+    """KL(p || q): p = labels over their sum, q = softmax of the logits over real clips.
+
+    Mean over the samples that have a label; 0 where none has.
+    """
+    total_B1 = label_BX.sum(1, keepdim=True)
+    p_BX = label_BX / total_B1.clamp(min=1e-6)
+    log_q_BX = logits_BX.masked_fill(~mask_BX, -torch.inf).log_softmax(1).masked_fill(~mask_BX, 0)
+    each_B = (torch.xlogy(p_BX, p_BX) - p_BX * log_q_BX).sum(1)
+    return each_B.sum() / (total_B1 > 0).sum().clamp(min=1)
+
+
+def median_pair(label_BX: Tensor, mask_BX: Tensor, noise_BX: Tensor) -> tuple[Tensor, Tensor]:
+    """A random clip above its video's median label and a random other one, for sets without moments.
+
+    Where no label exceeds the median, those that reach it count as above; where all labels are alike, both
+    are the same clip and the pair teaches nothing.
+
+    Args:
+        label_BX, mask_BX: as above.
+        noise_BX: the largest number decides.
+
+    Returns:
+        (B, 1) twice.
+    """
+    median_B1 = label_BX.masked_fill(~mask_BX, torch.nan).nanmedian(1, keepdim=True).values
+    above_BX = mask_BX & (label_BX > median_B1)
+    above_BX = torch.where(above_BX.any(1, keepdim=True), above_BX, mask_BX & (label_BX >= median_B1))
+    below_BX = mask_BX & ~above_BX
+    positive_B1, other_B1 = (
+        noise_BX.masked_fill(~side_BX, -torch.inf).argmax(1, keepdim=True) for side_BX in (above_BX, below_BX)
+    )
+    return positive_B1, torch.where(below_BX.any(1, keepdim=True), other_B1, positive_B1)

@@ -7,12 +7,32 @@ from torch import nn
 
 from momentkit.core.config import build
 from momentkit.core.errors import ConfigError
+from momentkit.models.bm_detr import BMDETR, BMDETRConfig
+from momentkit.models.cg_detr import CGDETR, CGDETRConfig
+from momentkit.models.diffusion_vmr import DiffusionVMR, DiffusionVMRConfig
 from momentkit.models.flashvtg import FlashVTG, FlashVTGConfig
+from momentkit.models.ld_detr import LDDETR, LDDETRConfig
+from momentkit.models.map_diffusion import MapDiffusion, MapDiffusionConfig
+from momentkit.models.moment_detr import MomentDETR, MomentDETRConfig
+from momentkit.models.momentdiff import MomentDiff, MomentDiffConfig
+from momentkit.models.ms_2d_tan import MS2DTAN, MS2DTANConfig
 from momentkit.models.qd_detr import QDDETR, QDDETRConfig
+from momentkit.models.tr_detr import TRDETR, TRDETRConfig
+from momentkit.models.uvcom import UVCOM, UVCOMConfig
 
 _MODELS: dict[str, tuple[type, type[nn.Module]]] = {
+    "bm_detr": (BMDETRConfig, BMDETR),
+    "cg_detr": (CGDETRConfig, CGDETR),
+    "diffusion_vmr": (DiffusionVMRConfig, DiffusionVMR),
     "flashvtg": (FlashVTGConfig, FlashVTG),
+    "map_diffusion": (MapDiffusionConfig, MapDiffusion),
+    "moment_detr": (MomentDETRConfig, MomentDETR),
+    "ld_detr": (LDDETRConfig, LDDETR),
+    "ms_2d_tan": (MS2DTANConfig, MS2DTAN),
+    "momentdiff": (MomentDiffConfig, MomentDiff),
     "qd_detr": (QDDETRConfig, QDDETR),
+    "uvcom": (UVCOMConfig, UVCOM),
+    "tr_detr": (TRDETRConfig, TRDETR),
 }
 
 

@@ -119,15 +119,18 @@ class DistillAlign(nn.Module):
                 self._follow(video_in, text_in)
             slow_video_BD = self.pooled(self.video_in(batch.video_BTD), batch.video_mask_BT)
             slow_text_BD = self.pooled(self.text_in(batch.text_BLE), batch.text_mask_BL)
-        align = self.align(video_BD, text_BD, slow_video_BD, slow_text_BD, epoch)
+        # Similarities are divided by a small temperature: half precision would leave too few digits.
+        with torch.autocast(video_BD.device.type, enabled=False):
+            align = self.align(video_BD, text_BD, slow_video_BD, slow_text_BD, epoch)
+            similarity = self.similarity(video_BD, text_BD)
         if self.training:
             self.remember(slow_video_BD, slow_text_BD)
-        return align, self.similarity(video_BD, text_BD)
+        return align, similarity
 
     def pooled(self, x_BND: Tensor, mask_BN: Tensor) -> Tensor:
-        """(B, N, D) -> (B, D) unit vectors of the mean."""
+        """(B, N, D) -> (B, D) unit vectors of the mean, float32."""
         mask_BN = torch.ones_like(mask_BN) if self.faithful else mask_BN
-        return F.normalize(masked_mean(x_BND, mask_BN[..., None], 1), dim=1)
+        return F.normalize(masked_mean(x_BND.float(), mask_BN[..., None], 1), dim=1)
 
     @torch.no_grad()
     def _follow(self, video_in: nn.Module, text_in: nn.Module) -> None:

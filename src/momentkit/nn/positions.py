@@ -4,7 +4,7 @@ Shapes   B videos   T clips   L words   D channels
 Source   detr_family.md 3.2; Carion et al. 2020, as modified by Moment-DETR
 """
 
-from math import pi
+from math import log, pi
 
 import torch
 from torch import Tensor, nn
@@ -60,3 +60,11 @@ class TextPositions(nn.Module):
                 f"cut sentences with data.max_words, or raise the model's max_words"
             )
         return self.dropout(self.LayerNorm(text_BLD + self.position_embeddings.weight[:words]))
+
+
+def step_code(time_B: Tensor, channels: int) -> Tensor:
+    """(B,) noise steps -> (B, channels): sines, then cosines, at frequencies from 1 down to 1/10000."""
+    half = channels // 2
+    frequency = (-log(10000.0) / (half - 1) * torch.arange(half, device=time_B.device)).exp()
+    angle = time_B[:, None].float() * frequency
+    return torch.cat([angle.sin(), angle.cos()], 1)

@@ -68,24 +68,35 @@ class MomentGate(nn.Module):
 
     def forward(self, video_BTD: Tensor, mask_BT: Tensor, logits_BQ2: Tensor, spans_cw_BQ2: Tensor) -> Tensor:
         """Clips, mask, last layer's logits and spans -> (B, T) weights of the clips."""
+        moment_BD = self.moment(*self.clips_of_best(video_BTD, mask_BT, logits_BQ2, spans_cw_BQ2))
+        return (video_BTD * moment_BD[:, None]).sum(-1)
+
+    def clips_of_best(
+        self, video_BTD: Tensor, mask_BT: Tensor, logits_BQ2: Tensor, spans_cw_BQ2: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(B, T, D) clips of the best moment in front and zeros behind, and (B,) the video's length in clips.
+
+        The choice of the clips has no gradient, the clips have.
+        """
         best_B11 = logits_BQ2.softmax(-1)[..., 0].argmax(1)[:, None, None]
         span_B2 = cw_to_se(spans_cw_BQ2.take_along_dim(best_B11, 1).squeeze(1)).detach()
-        real_B = torch.full_like(mask_BT.sum(1), mask_BT.shape[1]) if self.faithful else mask_BT.sum(1)
-        first_B, last_B = (span_B2 * real_B[:, None]).floor().long().unbind(1)
-        stop_B = last_B + 1
+        clips = mask_BT.shape[1]
+        length_B = torch.full_like(mask_BT.sum(1), clips) if self.faithful else mask_BT.sum(1)
+        first_B, last_B = (span_B2 * length_B[:, None]).floor().long().unbind(1)
         if self.faithful:  # Python's slice: a negative start counts from the end
-            first_B = torch.where(first_B < 0, (first_B + real_B).clamp(min=0), first_B)
-        else:
-            first_B = first_B.clamp(min=0)
-        length_B = (torch.minimum(stop_B, real_B) - first_B).clamp(min=0)
-        # The slice at the front, zeros behind it to the length of the video; the GRU steps through those too.
-        place_BT = torch.arange(mask_BT.shape[1], device=mask_BT.device).expand_as(mask_BT)
-        index_BT = (place_BT + first_B[:, None]).clamp(max=mask_BT.shape[1] - 1)
-        slice_BTD = (
-            video_BTD.take_along_dim(index_BT[..., None], 1) * (place_BT < length_B[:, None])[..., None]
-        )
+            first_B = torch.where(first_B < 0, first_B + length_B, first_B)
+        first_B = first_B.clamp(min=0)
+        count_B = torch.minimum(last_B + 1, length_B) - first_B  # negative: none
+        place_BT = torch.arange(clips, device=mask_BT.device).expand_as(mask_BT)
+        index_BT = (place_BT + first_B[:, None]).clamp(max=clips - 1)
+        chosen_BTD = video_BTD.take_along_dim(index_BT[..., None], 1)
+        return chosen_BTD.masked_fill((place_BT >= count_B[:, None])[..., None], 0), length_B
+
+    def moment(self, chosen_BTD: Tensor, length_B: Tensor) -> Tensor:
+        """What `clips_of_best` gives -> (B, D), the GRU's last state; it steps through the zeros too."""
         steps = nn.utils.rnn.pack_padded_sequence(
-            slice_BTD, real_B.cpu(), batch_first=True, enforce_sorted=False
+            chosen_BTD, length_B.cpu(), batch_first=True, enforce_sorted=False
         )
         _, state_1BD = self.gru(steps)
-        return (video_BTD * state_1BD.transpose(0, 1)).sum(-1)
+        state_BD: Tensor = state_1BD.squeeze(0)
+        return state_BD

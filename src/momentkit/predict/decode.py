@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from momentkit.core.errors import ConfigError
 from momentkit.core.timeline import to_seconds
 from momentkit.core.types import Prediction
-from momentkit.predict.suppress import clip_and_round, decay_nms, temporal_nms
+from momentkit.predict.suppress import clip_and_round, decay_nms, greedy_nms, temporal_nms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +26,14 @@ class PostProcess:
     clamp: bool = True  # to [0, duration]
     maximum_s: float = 0.0  # then to [0, maximum_s]; 0 = off. 150 in the QVHighlights family
     step_s: float = 0.0  # then to multiples of this; 0 = off
-    nms: Literal["none", "normal", "linear", "temporal"] = "none"
+    nms: Literal["none", "normal", "linear", "temporal", "greedy"] = "none"  # "greedy": map models
     nms_threshold: float = 0.7
+    keep: int = 5  # windows that "greedy" keeps
 
     def __post_init__(self) -> None:
-        if not self.top > 0:
-            raise ConfigError(f"predict.top must be positive, got {self.top}")
+        for name in ("top", "keep"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"predict.{name} must be positive, got {getattr(self, name)}")
         if not (self.maximum_s >= 0 and self.step_s >= 0):
             raise ConfigError(
                 f"predict.maximum_s and step_s must not be negative, got {self.maximum_s}, {self.step_s}"
@@ -94,6 +96,8 @@ def post_process(windows_N3: torch.Tensor, duration_s: float, post: PostProcess)
         windows_N3 = torch.cat([windows_N3[:, :2].clamp(0, duration_s), windows_N3[:, 2:]], 1)
     windows_N3 = torch.from_numpy(np.round(windows_N3.double().numpy(), 4)).float()
     windows_N3 = clip_and_round(windows_N3, post.maximum_s or None, post.step_s or None)
+    if post.nms == "greedy":
+        return greedy_nms(windows_N3, post.nms_threshold, post.keep)
     if post.nms == "temporal":
         return temporal_nms(windows_N3, post.nms_threshold)
     if post.nms != "none":

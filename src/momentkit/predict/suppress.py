@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from momentkit.core.spans import pairwise_iou
+
 
 def clip_and_round(windows_N3: Tensor, maximum_s: float | None, step_s: float | None) -> Tensor:
     """Clamp start and end to [0, maximum_s], then round them to multiples of `step_s`, half to even.
@@ -67,6 +69,23 @@ def temporal_nms(windows_N3: Tensor, threshold: float, max_before: int = 10, max
         if len(kept) < max_after and all(_hull_overlap(row, other) <= threshold for other in kept):
             kept.append(row)
     return torch.stack(kept)
+
+
+def greedy_nms(windows_N3: Tensor, threshold: float, keep: int) -> Tensor:
+    """The suppression of map models: a window goes when its IoU with a better one that is kept is larger.
+
+    Args:
+        windows_N3: best first; all are read.
+        threshold: a window that overlaps exactly as much stays.
+        keep: stop after so many.
+    """
+    kept: list[Tensor] = []
+    while len(windows_N3) and len(kept) < keep:
+        best = windows_N3[0]
+        kept.append(best)
+        iou_N, _ = pairwise_iou(best[None, :2], windows_N3[1:, :2])
+        windows_N3 = windows_N3[1:][iou_N[0] <= threshold]
+    return torch.stack(kept) if kept else windows_N3
 
 
 def _hull_overlap(a: Tensor, b: Tensor) -> float:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from momentkit.data.annotations import WindowRules, load_annotations
 from momentkit.data.dataset import DataConfig, GroundingDataset
 from momentkit.predict.weights import GrounderWeights, read_grounder_weights
 from momentkit.train.baselines import OtherText, OtherVideo, fit_location_prior, prior_rows
-from momentkit.train.evaluate import Row, evaluate, figures
+from momentkit.train.evaluate import Row, evaluate, evaluate_repeatedly, figures
 
 MODEL, PRIOR = "model", "location prior"
 OTHER_TEXT, OTHER_VIDEO = "another query's text", "another video's frames"
@@ -31,18 +31,27 @@ class Comparison:
         figures: who -> figure -> percent; the model first.
         rows: the model's submission rows.
         notes: sentences on what was left out and why.
+        deviation: of the model's figures over the seeds; empty where one seed was tried.
+        repeats: seeds; the model's figures are means over them, its rows those of the first.
     """
 
     figures: Mapping[str, Mapping[str, float]]
     rows: list[Row]
     notes: tuple[str, ...]
+    deviation: Mapping[str, float] = field(default_factory=dict)
+    repeats: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """What `momentkit eval --json` prints."""
-        return {"queries": len(self.rows), "figures": self.figures, "notes": list(self.notes)}
+        result = {"queries": len(self.rows), "figures": self.figures, "notes": list(self.notes)}
+        if self.deviation:
+            result |= {"repeats": self.repeats, "deviation": self.deviation}
+        return result
 
 
-def compare(name_or_path: str | Path, data: Path | None = None, *, batch_size: int = 100) -> Comparison:
+def compare(
+    name_or_path: str | Path, data: Path | None = None, *, batch_size: int = 100, repeats: int = 1
+) -> Comparison:
     """Evaluate weights, the location prior and the probes on the same queries.
 
     Args:
@@ -50,6 +59,7 @@ def compare(name_or_path: str | Path, data: Path | None = None, *, batch_size: i
         data: a configuration file; or, for weights that lie in their run directory, another root folder or
             annotation file for its [data] section; None = the run's own validation set.
         batch_size: queries a forward.
+        repeats: seeds that the model is evaluated with.
 
     Raises:
         ConfigError: it is not said what the data is.
@@ -59,17 +69,27 @@ def compare(name_or_path: str | Path, data: Path | None = None, *, batch_size: i
     config, split = find_data(name_or_path, data)
     weights.contract.require(config.contract)
     dataset = GroundingDataset(config, split)
-    return compare_model(_module(weights), weights, dataset, batch_size=batch_size)
+    return compare_model(_module(weights), weights, dataset, batch_size=batch_size, repeats=repeats)
 
 
 def compare_model(
-    model: nn.Module, weights: GrounderWeights, dataset: GroundingDataset, *, batch_size: int
+    model: nn.Module,
+    weights: GrounderWeights,
+    dataset: GroundingDataset,
+    *,
+    batch_size: int,
+    repeats: int = 1,
 ) -> Comparison:
     """As `compare`, on a data set in memory."""
     config, post, queries = dataset.config, weights.post, dataset.queries
-    own = evaluate(model, dataset, config, post, batch_size=batch_size)
-    table: dict[str, Mapping[str, float]] = {MODEL: own.metrics}
+    tried = evaluate_repeatedly(model, dataset, config, post, repeats=repeats, batch_size=batch_size)
+    own = tried.first
+    table: dict[str, Mapping[str, float]] = {MODEL: tried.mean}
     notes = [f"{own.unlabelled} queries without truth are not scored"] if own.unlabelled else []
+    if repeats > tried.count:
+        notes.append(
+            "repeats are of no use here: the model draws no noise, every seed gives the same answers"
+        )
     try:
         prior = fit_location_prior(load_annotations(Path(config.root) / config.train, _rules(config)).queries)
         table[PRIOR] = figures(prior_rows(queries, prior), queries, config)[0]
@@ -79,10 +99,11 @@ def compare_model(
         other_text = OtherText(dataset, queries)
         other_video = OtherVideo(dataset, queries, 2 * config.tef)
     except DataError as error:
-        return Comparison(table, own.rows, (*notes, f"no probes: {error}"))
+        notes.append(f"no probes: {error}")
+        return Comparison(table, own.rows, tuple(notes), tried.deviation, tried.count)
     table[OTHER_TEXT] = evaluate(model, other_text, config, post, batch_size=batch_size).metrics
     table[OTHER_VIDEO] = evaluate(model, other_video, config, post, batch_size=batch_size).metrics
-    return Comparison(table, own.rows, tuple(notes))
+    return Comparison(table, own.rows, tuple(notes), tried.deviation, tried.count)
 
 
 def find_data(name_or_path: str | Path, data: Path | None) -> tuple[DataConfig, str]:
@@ -125,6 +146,7 @@ def _rules(config: DataConfig) -> WindowRules:
         clip_windows=config.clip_windows,
         keep_outside=config.keep_outside,
         drop_bad_windows=config.drop_bad_windows,
+        unrated_clips=config.layout == "subtitles",
     )
 
 

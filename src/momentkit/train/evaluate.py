@@ -3,6 +3,8 @@
 Several processes (torchrun) share the batches of one process: process r takes batches r, r + world, ...,
 whole. Each query is answered once, in the batch that one process would have put it in: the figures are the
 same to the bit.
+
+A model that draws noise gets the same generator for every batch: a query's answer depends on the seed alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,8 +59,31 @@ class Evaluation:
     unlabelled: int
 
 
+@dataclass(frozen=True)
+class Repeats:
+    """The same evaluation with several seeds.
+
+    Attributes:
+        first: that of seed 0.
+        mean: of each figure.
+        deviation: of each figure, of the population; empty where the seed changes nothing.
+        count: how many seeds.
+    """
+
+    first: Evaluation
+    mean: dict[str, float]
+    deviation: dict[str, float]
+    count: int
+
+
 def evaluate(
-    model: nn.Module, source: QuerySource, data: DataConfig, post: PostProcess, *, batch_size: int = 100
+    model: nn.Module,
+    source: QuerySource,
+    data: DataConfig,
+    post: PostProcess,
+    *,
+    batch_size: int = 100,
+    seed: int = 0,
 ) -> Evaluation:
     """Answer every query of a data set and score the answers.
 
@@ -68,16 +93,45 @@ def evaluate(
         data: its options; the layout decides which figures there are.
         post: how moments are read off.
         batch_size: queries a forward; changes no answer by more than rounding.
+        seed: of the noise of models that draw any.
 
     Raises:
         DataError: no query has a truth.
     """
-    rows = answer(model, source, post, batch_size=batch_size)
+    rows = answer(model, source, post, batch_size=batch_size, seed=seed)
     metrics, unlabelled = figures(rows, source.queries, data)
     return Evaluation(rows, metrics, unlabelled)
 
 
-def answer(model: nn.Module, source: QuerySource, post: PostProcess, *, batch_size: int) -> list[Row]:
+def evaluate_repeatedly(
+    model: nn.Module,
+    source: QuerySource,
+    data: DataConfig,
+    post: PostProcess,
+    *,
+    repeats: int,
+    batch_size: int = 100,
+) -> Repeats:
+    """Evaluate with the seeds 0 to repeats - 1; a model that answers two of them alike draws no noise.
+
+    Args:
+        model, source, data, post, batch_size: as in `evaluate`.
+        repeats: at least 1.
+    """
+    runs: list[Evaluation] = []
+    for seed in range(repeats):
+        runs.append(evaluate(model, source, data, post, batch_size=batch_size, seed=seed))
+        if seed == 1 and runs[0].rows == runs[1].rows:
+            return Repeats(runs[0], runs[0].metrics, {}, 1)
+    columns = {name: [run.metrics[name] for run in runs] for name in runs[0].metrics}
+    mean = {name: float(np.mean(values)) for name, values in columns.items()}
+    deviation = {name: float(np.std(values)) for name, values in columns.items()}
+    return Repeats(runs[0], mean, deviation if repeats > 1 else {}, repeats)
+
+
+def answer(
+    model: nn.Module, source: QuerySource, post: PostProcess, *, batch_size: int, seed: int = 0
+) -> list[Row]:
     """Submission rows of every query, the same in every process."""
     rank, world = _place()
     lengths_ms = np.array([round(1000 * query.duration_s) for query in source.queries], np.int64)
@@ -85,7 +139,7 @@ def answer(model: nn.Module, source: QuerySource, post: PostProcess, *, batch_si
     found: dict[int, Row] = {}
     with _evaluating(model):
         for number in range(rank, len(plan), world):
-            found |= _answer_batch(model, source, plan[number], number, post)
+            found |= _answer_batch(model, source, plan[number], seed, post)
     if world > 1:
         parts: list[dict[int, Row]] = [{} for _ in range(world)]
         torch.distributed.all_gather_object(parts, found)
@@ -94,11 +148,11 @@ def answer(model: nn.Module, source: QuerySource, post: PostProcess, *, batch_si
 
 
 def _answer_batch(
-    model: nn.Module, source: QuerySource, indices: NDArray[np.int64], number: int, post: PostProcess
+    model: nn.Module, source: QuerySource, indices: NDArray[np.int64], seed: int, post: PostProcess
 ) -> dict[int, Row]:
     device = next(model.parameters()).device
     samples = [source.sample(int(index), 0) for index in indices]
-    generator = torch.Generator(device).manual_seed(number)
+    generator = torch.Generator(device).manual_seed(seed)
     prediction = model(collate(samples, with_targets=False).to(device), generator=generator)
     decoded = decode(
         prediction,

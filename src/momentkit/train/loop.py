@@ -62,6 +62,7 @@ class Trainer:
         card: what the weights are; the figures are filled in.
         accelerator: of `create_accelerator`.
         lengths_N: clips of each training sample, for `bucket_batches`.
+        videos_N: number of each training sample's video, for `distinct_videos`.
     """
 
     model: nn.Module
@@ -72,6 +73,7 @@ class Trainer:
     card: WeightsCard
     accelerator: Accelerator
     lengths_N: NDArray[np.int64] | None = None
+    videos_N: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if not len(self.source):
@@ -124,7 +126,7 @@ class Trainer:
         )
 
     def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        return epoch_batches(len(self.source), epoch, self.options, self.lengths_N)
+        return epoch_batches(len(self.source), epoch, self.options, self.lengths_N, self.videos_N)
 
     def _train_epoch(self, log: RunLog) -> None:
         self.model.train()
@@ -146,6 +148,8 @@ class Trainer:
         """One step on the samples of one batch; returns what is logged, of this process's share."""
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         step, epoch = self.progress.step, self.progress.epoch
+        # Schedules go by epochs; with `distinct_videos` one may have a batch more or less than the first.
+        planned = epoch * self.steps_per_epoch + min(self.progress.step_in_epoch, self.steps_per_epoch - 1)
         samples = [self.source.sample(int(index), epoch) for index in indices[rank::world]]
         qids = [sample.query.qid for sample in samples]
         values: dict[str, Any] = {"loss": math.nan, "losses": {}}
@@ -156,7 +160,7 @@ class Trainer:
                     losses = cast(GroundingModel, self.model).losses(
                         batch,
                         generator=generator,
-                        epoch=epoch + self.progress.step_in_epoch / self.steps_per_epoch,
+                        epoch=planned / self.steps_per_epoch,
                     )
                 total = losses.total
             check_losses(losses, total, step, qids)
@@ -167,7 +171,7 @@ class Trainer:
         limit = self.options.clip_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         check_gradient(self.model, norm, step, qids)
-        rate = learning_rate(step, self.steps_per_epoch, self.options)
+        rate = learning_rate(planned, self.steps_per_epoch, self.options)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()

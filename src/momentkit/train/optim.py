@@ -35,7 +35,12 @@ def learning_rate(step: int, steps_per_epoch: int, options: TrainConfig) -> floa
     if step < options.warmup_steps:
         return options.learning_rate * (step + 1) / (options.warmup_steps + 1)
     if options.schedule == "step":
-        return options.learning_rate * options.step_factor ** (step // steps_per_epoch // options.step_epochs)
+        epoch = step // steps_per_epoch
+        if options.step_milestones:
+            drops = sum(epoch >= milestone for milestone in options.step_milestones)
+        else:
+            drops = epoch // options.step_epochs
+        return options.learning_rate * options.step_factor**drops
     if options.schedule == "cosine":
         steps = options.epochs * steps_per_epoch - options.warmup_steps
         done = min((step - options.warmup_steps) / max(steps, 1), 1.0)

@@ -14,10 +14,13 @@ class TrainConfig:
     batch_size: int = 32  # samples a step, over all processes together
     drop_last: bool = False  # leave out an epoch's incomplete last batch
     bucket_batches: int = 1  # deal out the samples of so many batches by length: less padding; 1 = off
+    # No two queries of one video in a batch; those passed over are lost for the epoch (BM-DETR).
+    distinct_videos: bool = False
     crop: float = 0.0  # share of the samples that are cut at random around their moments
     stretch: float = 0.0  # share of the samples that play up to 1.5 times faster or slower
     word_drop: float = 0.0  # chance of a word to be left out of its sentence
     seed: int = 0  # decides first weights, order, dropout and noise
+    start_from: str = ""  # a .safetensors of ours whose weights the run starts with, nothing else; "": random
 
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
@@ -29,6 +32,7 @@ class TrainConfig:
     warmup_steps: int = 0  # linear from 0, before the schedule
     final_factor: float = 0.0  # "cosine": rate it falls towards, as a share of learning_rate
     step_epochs: int = 0  # "step": epochs between two drops
+    step_milestones: tuple[int, ...] = ()  # or the epochs before which the drops come (UVCOM)
     step_factor: float = 0.1  # "step": factor of each drop
     ema_decay: float = 0.0  # average of weights: evaluated and saved in their place; 0 = off
 
@@ -59,7 +63,14 @@ class TrainConfig:
                 raise ConfigError(f"train.{name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 < self.step_factor <= 1:
             raise ConfigError(f"train.step_factor must lie in (0, 1], got {self.step_factor}")
-        if (self.schedule == "step") != (self.step_epochs > 0):
-            raise ConfigError('train.step_epochs belongs to schedule "step": give both or neither')
+        if (self.step_epochs > 0) + bool(self.step_milestones) != (self.schedule == "step"):
+            raise ConfigError(
+                'train.step_epochs and step_milestones belong to schedule "step": give it one of them, '
+                "and any other schedule none"
+            )
+        if not all(epoch > 0 for epoch in self.step_milestones):
+            raise ConfigError(f"train.step_milestones must be positive, got {self.step_milestones}")
+        if self.distinct_videos and self.bucket_batches > 1:
+            raise ConfigError("train.distinct_videos and bucket_batches exclude each other; leave out one")
         if not self.select_by:
             raise ConfigError("train.select_by names no figure; give at least one, such as MR-full-mAP")

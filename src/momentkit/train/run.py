@@ -27,6 +27,7 @@ from momentkit.train.loop import Trainer, create_accelerator
 from momentkit.train.randomness import seeded
 from momentkit.train.run_config import RunConfig, differences, parse_run, to_toml
 from momentkit.train.source import SampleSource
+from momentkit.train.start import start_from
 
 CONFIG_FILE = "config.toml"
 
@@ -63,6 +64,8 @@ def create_trainer(config: RunConfig, folder: Path, accelerator: Accelerator) ->
     """Data, model and loop of a run."""
     with seeded(accelerator.device, config.train.seed):
         model = create_run_model(config)
+    if config.train.start_from and not has_state(folder):  # a run that goes on has weights of its own
+        start_from(model, config.model["name"], config.data.contract, config.train.start_from)
     train_set = GroundingDataset(config.data, "train", config.train.seed)
     val_set = GroundingDataset(config.data, "val", config.train.seed)
 
@@ -77,8 +80,8 @@ def create_trainer(config: RunConfig, folder: Path, accelerator: Accelerator) ->
         source = Stretch(source, config.train.stretch, config.train.seed, config.data.tef)
     if config.train.word_drop:
         source = WordDrop(source, config.train.word_drop, config.train.seed)
-    card, lengths_N = create_card(config, model), train_set.lengths_N
-    return Trainer(model, source, figures, config.train, folder, card, accelerator, lengths_N)
+    card, order = create_card(config, model), (train_set.lengths_N, train_set.videos_N)
+    return Trainer(model, source, figures, config.train, folder, card, accelerator, *order)
 
 
 def create_run_model(config: RunConfig) -> nn.Module:
@@ -108,6 +111,7 @@ def create_card(config: RunConfig, model: nn.Module) -> WeightsCard:
         predict=_plain(asdict(config.predict)),
         trained_on=f"{name}/{data.train}" + (f", {data.domain}" if data.domain else ""),
         measured_on=f"{name}/{data.val}" + (f", {data.domain}" if data.domain else ""),
+        notes=f"started from {Path(config.train.start_from).name}" if config.train.start_from else "",
     )
 
 

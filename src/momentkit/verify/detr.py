@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any, cast
 
@@ -121,7 +122,8 @@ def run_cases(
             results = stages(model.eval(), data, case.evaluated)
         model.train()
         results += _matchings(model, data, case, costs)
-        losses = cast(GroundingModel, model).losses(data)
+        epoch = case.config.get("call", {}).get("epoch", inf)
+        losses = cast(GroundingModel, model).losses(data, epoch=epoch)
         losses.total.backward()
         results += compare_losses(losses, case.losses, loss_names)
         results += compare_gradients(model, name, case)
@@ -191,7 +193,8 @@ def compare_losses(
 
 def compare_gradients(model: nn.Module, name: str, case: Case) -> list[StageResult]:
     """The norm of every parameter's gradient, and the full gradients that are stored."""
-    ours = dict(model.named_parameters())
+    # A number that no loss depends on is a buffer here; its published gradient is zero, as a buffer's is.
+    ours = {**dict(model.named_buffers()), **dict(model.named_parameters())}
     results = []
     for published, norm in case.losses["grad_norms"].items():
         renamed = our_name(published, name)

@@ -1,0 +1,108 @@
+"""`momentkit eval --repeats`: mean and deviation over seeds, for models that draw noise."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from momentkit.cli.main import app
+from momentkit.core.types import Batch, Prediction
+from momentkit.data.options import DataConfig, StreamConfig
+from momentkit.predict.decode import PostProcess
+from momentkit.train.evaluate import answer, evaluate, evaluate_repeatedly
+from train_data import write_config, write_data
+from train_toy import ToyModel, ToySource
+
+STREAM = StreamConfig(folder="f", encoder="toy", layer="last", dim=4)
+DATA = DataConfig(
+    root=".", layout="charades", train="t", val="v", video=(STREAM,), text=STREAM, clip_length_s=1.0, tef=True
+)  # fmt: skip
+DIFFUSION = """
+[model]
+name = "diffusion_vmr"
+hidden = 16
+heads = 2
+feed_forward = 16
+encoder_layers = 1
+decoder_layers = 1
+bins = 4
+dynamic_width = 4
+proposals = 3
+steps = 2
+
+"""
+
+
+class NoisyToy(ToyModel):
+    """Shifts all its windows by a random number of clips."""
+
+    def forward(self, batch: Batch, *, generator: torch.Generator | None = None) -> Prediction:
+        plain = super().forward(batch, generator=generator)
+        shift = torch.randn((), generator=generator)
+        return Prediction(
+            spans_BQ2=plain.spans_BQ2 + shift,
+            score_BQ=plain.score_BQ,
+            valid_BQ=plain.valid_BQ,
+            saliency_BT=plain.saliency_BT,
+            span_unit="clip",
+        )
+
+
+def test_the_figures_of_a_noisy_model_are_mean_and_deviation_over_seeds() -> None:
+    model, source = NoisyToy().eval(), ToySource()
+    repeated = evaluate_repeatedly(model, source, DATA, PostProcess(), repeats=5)
+    runs = [evaluate(model, source, DATA, PostProcess(), seed=seed).metrics for seed in range(5)]
+    assert repeated.count == 5 and repeated.first.metrics == runs[0]
+    for name in runs[0]:
+        values = np.array([run[name] for run in runs])
+        assert repeated.mean[name] == pytest.approx(values.mean())
+        assert repeated.deviation[name] == pytest.approx(((values - values.mean()) ** 2).mean() ** 0.5)
+    assert repeated.deviation["MR-full-mIoU"] > 0
+
+
+def test_one_run_has_no_deviation() -> None:
+    repeated = evaluate_repeatedly(NoisyToy().eval(), ToySource(), DATA, PostProcess(), repeats=1)
+    assert repeated.count == 1 and repeated.deviation == {} and repeated.mean == repeated.first.metrics
+
+
+def test_a_model_without_noise_is_not_evaluated_again_and_again() -> None:
+    repeated = evaluate_repeatedly(ToyModel().eval(), ToySource(), DATA, PostProcess(), repeats=50)
+    assert repeated.count == 1 and repeated.deviation == {}
+
+
+def test_a_seed_gives_the_same_answers_whatever_the_batches() -> None:
+    model, source = NoisyToy().eval(), ToySource()
+    one, other = (
+        answer(model, source, PostProcess(clamp=False), batch_size=size, seed=3) for size in (5, 24)
+    )
+    for row, its in zip(one, other, strict=True):
+        windows, expected = np.array(row["pred_relevant_windows"]), np.array(its["pred_relevant_windows"])
+        assert np.allclose(windows, expected, atol=2e-4)
+    assert one != answer(model, source, PostProcess(clamp=False), batch_size=5, seed=4)
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_the_command_prints_both_and_says_where_repeats_are_of_no_use(tmp_path: Path, noisy: bool) -> None:
+    write_data(tmp_path / "data", train=4, val=5)
+    config = write_config(tmp_path / "c.toml", tmp_path / "data")
+    if noisy:
+        text = config.read_text()
+        config.write_text(DIFFUSION + text[text.index("[data]") :])
+    run = CliRunner().invoke(
+        app, ["train", str(config), "-o", str(tmp_path / "run"), "--set", "train.epochs=1"]
+    )
+    assert run.exit_code == 0, run.output
+    command = ["eval", str(tmp_path / "run"), "--repeats", "3"]
+    told = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    table = CliRunner().invoke(app, command, env={"COLUMNS": "200"}).stdout
+    if noisy:
+        assert told["repeats"] == 3 and told["deviation"].keys() == told["figures"]["model"].keys()
+        mean, deviation = (part["MR-full-mIoU"] for part in (told["figures"]["model"], told["deviation"]))
+        assert f"{mean:.2f} ± {deviation:.2f}" in table and "mean and deviation over 3 seeds" in table
+    else:
+        assert "deviation" not in told and "±" not in table
+        assert any("repeats are of no use here" in note for note in told["notes"])
+        assert "repeats are of no use here" in table
