@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from momentkit.core.types import Batch, Targets
-from momentkit.models.registry import create_model, list_models
+from momentkit.models.registry import create_model, is_trainable, list_models
 
 CLIPS, WORDS, VIDEO_DIM, TEXT_DIM, SAMPLES = 75, 32, 2818, 512, 32
 REFERENCE = "moment_detr"
@@ -32,7 +32,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--models", nargs="*", default=list_models())
+    parser.add_argument("--models", nargs="*", default=list(filter(is_trainable, list_models())))
     options = parser.parse_args()
     torch.set_num_threads(1)
     report: dict[str, Any] = {

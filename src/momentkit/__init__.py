@@ -4,9 +4,19 @@ Give it a video and a sentence; it returns the moments that match and a saliency
 
 Example:
     >>> import momentkit as mk
-    >>> grounder = mk.load("flashvtg")                       # doctest: +SKIP
-    >>> video = grounder.encode("match.mp4")                 # doctest: +SKIP
-    >>> grounder.find(video, "a dog pulls a sled").moments   # doctest: +SKIP
+    >>> grounder = mk.load("flashvtg")            # bundled weights, a local file, or hub id
+    >>> video = grounder.encode("match.mp4")      # pay once; any length
+    >>> result = grounder.find(video, "a red ball falls")
+    >>> result.moments[0].start_s < result.moments[0].end_s <= result.duration_s
+    True
+    >>> len(result.saliency) == len(video.features.features_TD)
+    True
+    >>> 0 <= result.not_found_probability <= 1
+    True
+    >>> result.save("cut.fcpxml").name            # .json .csv .vtt .svg .html .otio .edl .fcpxml .mp4
+    'cut.fcpxml'
+    >>> [one.query for one in grounder.find(video, ["rain", "a blue square"])]   # one forward
+    ['rain', 'a blue square']
 
 Importing this package loads neither torch nor av; the first use of a name below does.
 """

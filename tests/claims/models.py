@@ -108,6 +108,8 @@ TINY = {
         "decoder_loops": 2,
     },
 }
+# One space: frames and sentence are equally wide.
+TINY["zeroshot"] = {"text_dim": VIDEO_DIM, "levels": 4, "proposals": 6, "smooth": 3}
 PLUGINS = {"distill_align": True, "distill_memory": 6}
 
 
@@ -115,13 +117,19 @@ def tiny_model(name: str, seed: int = 0, **options: object) -> torch.nn.Module:
     """A model small enough for a unit test, its parameters redrawn so that each of them matters."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = create_model(name, video_dim=VIDEO_DIM, text_dim=TEXT_DIM, **TINY[name], **options)
+        widths = {"video_dim": VIDEO_DIM, "text_dim": TEXT_DIM}
+        model = create_model(name, **(widths | TINY[name] | options))
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
 
 
-def random_batch(clips: list[int], words: list[int], seed: int = 0) -> Batch:
+def batch_of(name: str, clips: list[int], words: list[int]) -> Batch:
+    """A random batch of the widths that a tiny model takes."""
+    return random_batch(clips, words, text_dim=int(TINY[name].get("text_dim", TEXT_DIM)))
+
+
+def random_batch(clips: list[int], words: list[int], seed: int = 0, text_dim: int = TEXT_DIM) -> Batch:
     """Random samples of the given lengths, padded with zeros, with a truth in the first half of each."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -130,7 +138,7 @@ def random_batch(clips: list[int], words: list[int], seed: int = 0) -> Batch:
         return torch.randn(*mask.shape, width, generator=generator) * mask[..., None], mask
 
     video_BTD, video_mask_BT = draw(clips, VIDEO_DIM)
-    text_BLE, text_mask_BL = draw(words, TEXT_DIM)
+    text_BLE, text_mask_BL = draw(words, text_dim)
     ends = [max(1, count // 2) for count in clips]
     saliency_BT = (torch.arange(max(clips))[None] < torch.tensor(ends)[:, None]).float() * 4
     targets = Targets(

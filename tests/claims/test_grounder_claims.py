@@ -13,7 +13,6 @@ from momentkit.core.errors import (
     FeatureMismatchError,
     MomentkitError,
     QueryError,
-    VideoError,
     WeightsError,
 )
 from momentkit.core.types import Batch, Prediction, TextFeatures, VideoFeatures
@@ -21,7 +20,7 @@ from momentkit.core.weights import Presence, WeightsCard, save_weights
 from momentkit.models.registry import create_model
 from momentkit.predict import weights as weights_module
 from momentkit.predict.decode import PostProcess
-from momentkit.predict.grounder import MAX_CLIPS, EncodedVideo, Grounder, load
+from momentkit.predict.grounder import EncodedVideo, Grounder, load
 
 FRAMES = StreamContract(encoder="test/frames", layer="out", dim=6, fps=1, crop="none")
 WORDS = StreamContract(encoder="test/words", layer="out", dim=5)
@@ -270,9 +269,10 @@ def test_a_path_in_place_of_an_encoded_video_is_explained():
         a_grounder().find("match.mp4", "rain")
 
 
-def test_a_video_above_the_limit_is_refused_not_cut():
-    with pytest.raises(VideoError, match=f"at most {MAX_CLIPS}"):
-        a_grounder().find(a_video(clips=MAX_CLIPS + 1), "rain")
+def test_a_video_of_many_windows_is_answered_to_its_last_clip():
+    result = a_grounder().find(a_video(clips=2000), "rain")
+    assert len(result.saliency) == 2000 and result.moments
+    assert max(moment.end_s for moment in result.moments) <= 1999.7
 
 
 def test_one_clip_is_a_video():

@@ -6,13 +6,17 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from claims.models import pad, pick, random_batch, tiny_model
-from momentkit.core.errors import FeatureError
+from claims.models import batch_of, pad, pick, random_batch, tiny_model
+from momentkit.core.errors import ConfigError, FeatureError
 from momentkit.core.types import Batch, Prediction
-from momentkit.models.registry import list_models
+from momentkit.models.registry import is_trainable, list_models
 
 CLIPS, WORDS = [11, 4, 7, 1], [5, 2, 1, 4]
 every_model = pytest.mark.parametrize("name", list_models())
+every_trained_model = pytest.mark.parametrize("name", list(filter(is_trainable, list_models())))
+every_untrained_model = pytest.mark.parametrize(
+    "name", [name for name in list_models() if not is_trainable(name)]
+)
 
 
 def predict(model: torch.nn.Module, batch: Batch) -> Prediction:
@@ -32,7 +36,7 @@ def assert_same_answer(one: Prediction, row: int, other: Prediction, other_row: 
 
 @every_model
 def test_padding_never_moves_an_answer(name: str) -> None:
-    model, batch = tiny_model(name), random_batch(CLIPS, WORDS)
+    model, batch = tiny_model(name), batch_of(name, CLIPS, WORDS)
     plain, padded = predict(model, batch), predict(model, pad(batch, clips=9, words=6, fill=1e3))
     for row, clips in enumerate(CLIPS):
         assert_same_answer(plain, row, padded, row, clips)
@@ -40,7 +44,7 @@ def test_padding_never_moves_an_answer(name: str) -> None:
 
 @every_model
 def test_a_batch_answers_as_its_samples_alone(name: str) -> None:
-    model, batch = tiny_model(name), random_batch(CLIPS, WORDS)
+    model, batch = tiny_model(name), batch_of(name, CLIPS, WORDS)
     together = predict(model, batch)
     for row, clips in enumerate(CLIPS):
         assert_same_answer(together, row, predict(model, pick(batch, [row])), 0, clips)
@@ -48,7 +52,7 @@ def test_a_batch_answers_as_its_samples_alone(name: str) -> None:
 
 @every_model
 def test_the_order_in_a_batch_changes_nothing(name: str) -> None:
-    model, batch = tiny_model(name), random_batch(CLIPS, WORDS)
+    model, batch = tiny_model(name), batch_of(name, CLIPS, WORDS)
     order = [2, 0, 3, 1]
     straight, turned = predict(model, batch), predict(model, pick(batch, order))
     for new, old in enumerate(order):
@@ -57,7 +61,7 @@ def test_the_order_in_a_batch_changes_nothing(name: str) -> None:
 
 @every_model
 def test_the_same_input_gives_the_same_bits(name: str) -> None:
-    model, batch = tiny_model(name), random_batch(CLIPS, WORDS)
+    model, batch = tiny_model(name), batch_of(name, CLIPS, WORDS)
     first, second = predict(model, batch), predict(model, batch)
     assert torch.equal(first.spans_BQ2, second.spans_BQ2) and torch.equal(first.score_BQ, second.score_BQ)
 
@@ -65,7 +69,7 @@ def test_the_same_input_gives_the_same_bits(name: str) -> None:
 @every_model
 @pytest.mark.parametrize("clips,words", [(1, 1), (1, 5), (9, 1)])
 def test_one_clip_or_one_word_is_enough(name: str, clips: int, words: int) -> None:
-    prediction = predict(tiny_model(name), random_batch([clips], [words]))
+    prediction = predict(tiny_model(name), batch_of(name, [clips], [words]))
     assert prediction.valid_BQ.any()
     for values in (prediction.spans_BQ2, prediction.score_BQ, prediction.saliency_BT):
         assert torch.isfinite(values).all()
@@ -74,14 +78,25 @@ def test_one_clip_or_one_word_is_enough(name: str, clips: int, words: int) -> No
 
 @every_model
 def test_inputs_are_not_written_to(name: str) -> None:
-    batch = random_batch(CLIPS, WORDS)
+    batch = batch_of(name, CLIPS, WORDS)
     before = batch.video_BTD.clone(), batch.text_BLE.clone()
     model = tiny_model(name).train()
-    model.losses(batch).total.backward()
+    if is_trainable(name):
+        model.losses(batch).total.backward()
+    else:
+        predict(model, batch)
     assert torch.equal(batch.video_BTD, before[0]) and torch.equal(batch.text_BLE, before[1])
 
 
-@every_model
+@every_untrained_model
+def test_a_model_that_is_not_trained_has_nothing_to_train_and_says_so(name: str) -> None:
+    model = tiny_model(name)
+    assert not model.state_dict()
+    with pytest.raises(ConfigError, match="nothing to train"):
+        model.losses(batch_of(name, CLIPS, WORDS))
+
+
+@every_trained_model
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     torch.manual_seed(0)
     model = tiny_model(name).train()
@@ -92,7 +107,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     assert without == []
 
 
-@every_model
+@every_trained_model
 @pytest.mark.parametrize("samples", [1, 4])
 def test_losses_are_finite_and_named(name: str, samples: int) -> None:
     losses = tiny_model(name).train().losses(random_batch(CLIPS[:samples], WORDS[:samples]))
@@ -100,7 +115,7 @@ def test_losses_are_finite_and_named(name: str, samples: int) -> None:
     assert all(torch.isfinite(term) for term in losses.terms.values())
 
 
-@every_model
+@every_trained_model
 def test_padding_never_moves_a_loss(name: str) -> None:
     batch = random_batch(CLIPS, WORDS)
     padded = pad(batch, clips=9, words=6, fill=1e3)
@@ -112,7 +127,7 @@ def test_padding_never_moves_a_loss(name: str) -> None:
         )
 
 
-@every_model
+@every_trained_model
 def test_the_generator_alone_decides_what_is_random(name: str) -> None:
     """Same seed, same moments and, without dropout, same losses, whatever torch's own generator is at."""
     model, batch = tiny_model(name, dropout=0.0, input_dropout=0.0), random_batch(CLIPS, WORDS)
@@ -130,7 +145,7 @@ def test_the_generator_alone_decides_what_is_random(name: str) -> None:
 
 @every_model
 def test_a_trace_ends_at_the_answer_and_is_the_same_alone(name: str) -> None:
-    model, batch = tiny_model(name), random_batch(CLIPS, WORDS)
+    model, batch = tiny_model(name), batch_of(name, CLIPS, WORDS)
     together, alone = predict(model, batch), predict(model, pick(batch, [1]))
     assert len(together.trace) == len(alone.trace)
     for step, its_step in zip(together.trace, alone.trace, strict=True):

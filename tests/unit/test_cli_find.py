@@ -27,7 +27,12 @@ class Grounder:
         progress(1, 3)
         return path
 
-    def find(self, video, sentences, *, top, min_confidence):
+    def sampled(self, *, steps, proposals):
+        assert (steps, proposals) == (None, None)
+        return self
+
+    def find(self, video, sentences, *, top, min_confidence, trace):
+        assert not trace
         return [self._result(video, sentence, top, min_confidence) for sentence in sentences]
 
     def _result(self, video, sentence, top, least):
@@ -125,6 +130,19 @@ def test_exit_3_only_when_no_sentence_has_a_moment(run, film, tmp_path):
     assert none[0] == 3 and none[2].count("\n") == 1 and "0.9 or more" in none[2]
     assert [row["moments"] for row in json.loads(none[1])] == [[], []]
     assert len((tmp_path / "x.csv").read_text().splitlines()) == 3
+
+
+def test_there_is_no_cut_of_nothing(run, film, tmp_path):
+    files = [tmp_path / f"x{ending}" for ending in (".mp4", ".otio", ".json")]
+    outputs = [part for file in files for part in ("-o", file)]
+    code, *_ = run("find", film, "rain", "--min-confidence", 0.9, *outputs)
+    assert code == 3 and [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_cut_is_written_and_said_where_it_does_not_mix_with_the_answer(run, film, tmp_path):
+    code, out, err = run("find", film, "rain", "--json", "--exact", "-o", tmp_path / "cut.mp4")
+    assert code == 0 and json.loads(out)
+    assert err == "momentkit: note: cut.mp4: 1 stretch, 8 frames encoded again, exact to the frame\n"
 
 
 @pytest.mark.parametrize(

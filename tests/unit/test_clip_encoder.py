@@ -10,9 +10,10 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from momentkit.core.contract import FeatureContract, StreamContract
 from momentkit.core.errors import FeatureError, FeatureMismatchError, QueryError
-from momentkit.features.clip import ClipPreprocess, load_clip
+from momentkit.features.clip import load_clip
 from momentkit.features.encoders import contract_of, create_encoders, encoder_by_name
 from momentkit.features.extract import encode_text
+from momentkit.features.pictures import Preprocess
 
 SIDE, WIDTH, PROJECTED, PLACES = 32, 16, 12, 20
 WORDS = ["dog", "sled", "pulls", "a", "the", "runs"]
@@ -81,7 +82,7 @@ def frames_of(*sizes):
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 64), (65, 41), (40, 131), (20, 20)])
 def test_preprocessing_is_the_one_of_the_checkpoint_s_publisher(size):
-    ours = ClipPreprocess(shorter_side=SIDE, crop=SIDE)(frames_of(size))
+    ours = Preprocess(shorter_side=SIDE, crop=SIDE)(frames_of(size))
     theirs = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE})(
         frames_of(size), return_tensors="np"
     )["pixel_values"]
@@ -91,7 +92,7 @@ def test_preprocessing_is_the_one_of_the_checkpoint_s_publisher(size):
 
 def test_a_square_frame_of_the_right_size_is_only_scaled_and_shifted():
     frame = frames_of((SIDE, SIDE))[0]
-    ours = ClipPreprocess(shorter_side=SIDE, crop=SIDE, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))([frame])
+    ours = Preprocess(shorter_side=SIDE, crop=SIDE, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))([frame])
     by_hand = (frame / 255 - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.4]
     np.testing.assert_allclose(ours[0].transpose(1, 2, 0), by_hand, atol=1e-6)
 
@@ -99,7 +100,7 @@ def test_a_square_frame_of_the_right_size_is_only_scaled_and_shifted():
 def test_the_crop_is_the_middle_of_a_wide_frame():
     frame = np.zeros((SIDE, 3 * SIDE, 3), np.uint8)
     frame[:, SIDE : 2 * SIDE] = 255
-    square = ClipPreprocess(shorter_side=SIDE, crop=SIDE, mean=(0, 0, 0), std=(1, 1, 1))([frame])
+    square = Preprocess(shorter_side=SIDE, crop=SIDE, mean=(0, 0, 0), std=(1, 1, 1))([frame])
     assert square.min() == 1.0
 
 
@@ -107,7 +108,7 @@ def test_image_features_are_pooled_projected_and_one_row_a_frame(checkpoint):
     folder, model, settings = checkpoint
     frames = frames_of((48, 64), (65, 41), (32, 32))
     encoder, _ = load_clip(folder, clip_length_s=2.0)
-    preprocess = ClipPreprocess(
+    preprocess = Preprocess(
         shorter_side=SIDE, crop=SIDE, mean=settings["image_mean"], std=settings["image_std"]
     )
     with torch.no_grad():
@@ -239,7 +240,7 @@ def test_weights_of_several_streams_are_refused_with_their_names():
 
 
 def test_an_encoder_name_nobody_knows_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(FeatureError, match="tiny, clip, and directories"):
+    with pytest.raises(FeatureError, match=r"tiny, clip, siglip.* and directories"):
         encoder_by_name("clipp")
     with pytest.raises(FeatureError, match="no CLIP checkpoint"):
         encoder_by_name(tmp_path)

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 
 from momentkit.data.annotations import load_annotations, read_annotations, validate_annotations
+from momentkit.data.catalog import find_published
 from momentkit.data.charades import FIRST_TEST_QID, read_lengths, read_text_form
+from momentkit.data.compare_published import hold_against
 from momentkit.data.dataset import DataConfig, GroundingDataset
+from momentkit.data.forms import load_form, read_json
 from momentkit.data.options import StreamConfig
 from momentkit.data.row import WindowRules
 from momentkit.data.tacos import read_frames_form
 from momentkit.features.store import read_video_stream
+from momentkit.metrics.didemo import single_target
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -130,6 +134,55 @@ def test_tacos(split, rows, videos, cut, mean, by_length, short):
     assert (lengths_s < 2).sum() == short
     rewritten = read_annotations(published(f"tacos/{split}.jsonl.gz"))
     assert by_position(report.queries) == by_position(rewritten)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("qvhighlights", "qvhighlights"), ("charades", "charades_sta"), ("charades-len", "charades_sta_len"),
+     ("charades-mom", "charades_sta_mom"), ("charades-cd", "charades_cd"), ("tacos", "tacos"),
+     ("didemo", "didemo"), ("activitynet", "activitynet_captions"), ("tvsum", "tvsum"),
+     ("youtube", "youtube_highlights")],
+)  # fmt: skip
+def test_every_published_file_holds_the_counts_of_the_catalogue(name, folder):
+    findings = hold_against(find_published(name), published(folder))
+    assert [found.differs for found in findings] == [[]] * len(findings)
+    missing = [found.part.name for found in findings if found.path is None]
+    assert missing == (["train"] if name == "didemo" else [])  # too large for the mirror
+
+
+@pytest.mark.parametrize(("split", "cut"), [("train", 261), ("val", 134), ("test", 111)])
+def test_activitynet_ends_behind_the_video_are_cut(split, cut):
+    report = load_form(published(f"activitynet_captions/{split}.json.gz"), "activitynet")
+    assert report.clipped_windows == cut
+    assert len(report.dropped_lines) == (4 if split == "train" else 0)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_didemo_moments_are_those_of_the_metric(split):
+    path = published(f"didemo/{split}_data.json.gz")
+    for row, query in zip(read_json(path), load_form(path, "didemo").queries, strict=True):
+        start, end = single_target(np.array(row["times"]))
+        assert query.windows_s == ((start, min(end, query.duration_s)),)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_tvsum_audio_that_is_one_longer_is_cut(apart):
+    config = DataConfig(
+        root=str(published("tvsum_i3d")),
+        layout="tvsum",
+        train="../tvsum/tvsum_train.jsonl.gz",
+        val="../tvsum/tvsum_val.jsonl.gz",
+        video=(stream("video", 2048),),
+        audio=stream("audio", 2048),
+        audio_apart=apart,
+        text=stream("text", 512, normalisation="none"),
+        clip_length_s=2.0,
+    )
+    reports = [GroundingDataset(config, split).report for split in ("train", "val")]
+    assert [sum(lost) for lost in zip(*(report.cut_clips for report in reports), strict=True)] == [0, 1]
+    sample = GroundingDataset(config, "val").sample(0)
+    assert sample.video_TD.shape[1] == config.contract.video_dim == (2050 if apart else 4100)
+    assert (None if sample.audio_TA is None else sample.audio_TA.shape[1]) == (2050 if apart else None)
 
 
 def test_tvsum_and_youtube_rows_are_counted():

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from momentkit.cli.main import app
 from momentkit.core.types import Batch, Prediction
 from momentkit.data.options import DataConfig, StreamConfig
+from momentkit.models.registry import create_model
 from momentkit.predict.decode import PostProcess
 from momentkit.train.evaluate import answer, evaluate, evaluate_repeatedly
 from train_data import write_config, write_data
@@ -34,6 +35,13 @@ proposals = 3
 steps = 2
 
 """
+
+SMALL: dict[str, dict[str, object]] = {
+    "diffusion_vmr": {"hidden": 16, "heads": 2, "feed_forward": 16, "bins": 4, "proposals": 3, "steps": 2},
+    "map_diffusion": {"hidden": 16, "text_hidden": 8, "columns": 8, "scales": 1, "kernel": 3, "width": 16}
+    | {"map_width": 4, "groups": 4, "steps": 2},
+    "momentdiff": {"hidden": 16, "heads": 2, "feed_forward": 16, "queries": 3, "steps": 2},
+}
 
 
 class NoisyToy(ToyModel):
@@ -82,6 +90,27 @@ def test_a_seed_gives_the_same_answers_whatever_the_batches() -> None:
         windows, expected = np.array(row["pred_relevant_windows"]), np.array(its["pred_relevant_windows"])
         assert np.allclose(windows, expected, atol=2e-4)
     assert one != answer(model, source, PostProcess(clamp=False), batch_size=5, seed=4)
+
+
+@pytest.mark.parametrize("name", ["diffusion_vmr", "map_diffusion", "momentdiff"])
+def test_each_query_of_a_set_meets_its_own_noise_whatever_the_batches(name: str) -> None:
+    source = ToySource()
+    sample = source.sample(0, 0)
+    widths = {"video_dim": sample.video_TD.shape[1], "text_dim": sample.text_LE.shape[1]}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = create_model(name, **widths, **SMALL[name]).eval()
+    seen: list[torch.Tensor] = []
+    model.register_forward_hook(lambda module, given, answer: seen.extend(answer.start_BQ2))
+    one = answer(model, source, PostProcess(clamp=False), batch_size=5, seed=3)
+    other = answer(model, source, PostProcess(clamp=False), batch_size=24, seed=3)
+    for row, its in zip(one, other, strict=True):
+        windows, expected = np.array(row["pred_relevant_windows"]), np.array(its["pred_relevant_windows"])
+        assert np.allclose(windows, expected, atol=2e-3)
+    noises = {tuple(noise.flatten().tolist()) for noise in seen}
+    assert len(noises) >= len(source) * (
+        0.5 if name == "map_diffusion" else 1
+    )  # cells are few, spans are not
 
 
 @pytest.mark.parametrize("noisy", [True, False])

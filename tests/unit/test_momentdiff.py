@@ -238,7 +238,7 @@ def test_a_configuration_builds_its_model(path: Path) -> None:
     assert built.config.queries == (10 if "qvhighlights" in path.stem else 5)
     assert built.config.video_dim == run.data.contract.video_dim
     assert (built.config.similarity == "scaled") == any(
-        name in path.stem for name in ("_len_", "_mom_", "qvh")
+        name in path.stem for name in ("_len_", "_mom_", "qvh", "tacos")
     )
 
 

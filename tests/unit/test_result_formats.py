@@ -13,7 +13,7 @@ from momentkit.core.errors import ConfigError, MomentkitError
 from momentkit.core.types import Moment
 from momentkit.predict.render import clock, to_csv, to_json, to_table, to_vtt
 from momentkit.predict.result import Result
-from momentkit.predict.save import ENDINGS, check_ending, check_writable, save_results
+from momentkit.predict.save import DOCUMENT_ENDINGS, check_ending, check_writable, save_results
 from momentkit.predict.timeline_svg import ticks, to_svg
 from momentkit.predict.windows import best_overlap, lanes, overlap
 
@@ -138,7 +138,7 @@ def test_the_table_says_overlap_only_where_the_truth_is_known():
     assert list(to_table(a_result(), [(1, 4.5)]).columns[-1].cells) == ["1.00", "0.00"]
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", DOCUMENT_ENDINGS)
 def test_every_ending_is_written(tmp_path, ending):
     path = a_result().save(tmp_path / f"new folder/out{ending.upper()}")
     assert path.stat().st_size > 100

@@ -1,13 +1,16 @@
 """A sweep trains rows times seeds, goes on where it stopped, and shows mean and spread beside the paper."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from momentkit.cli.main import app
 from momentkit.core.errors import ConfigError, TrainingError
+from momentkit.core.weights import read_weights
 from momentkit.train.sweep import read_sweep, run_sweep, runs_of, table_of
 from train_data import write_config, write_data
 
@@ -80,3 +83,83 @@ def test_a_wrong_sweep_is_refused(sweep_file: Path, old: str, new: str, message:
     sweep_file.write_text(sweep_file.read_text().replace(old, new))
     with pytest.raises(ConfigError, match=message):
         read_sweep(sweep_file)
+
+
+DIFFUSION = """
+[model]
+name = "diffusion_vmr"
+hidden = 16
+heads = 2
+feed_forward = 16
+encoder_layers = 1
+decoder_layers = 1
+bins = 4
+dynamic_width = 4
+proposals = 3
+steps = 2
+
+"""
+REUSE = """
+title = "steps"
+config = "{config}"
+seeds = [0]
+
+[[row]]
+name = "one step"
+weights_of = "two steps"
+set = ["model.steps=1"]
+
+[[row]]
+name = "two steps"
+"""
+
+
+def test_a_row_with_anothers_weights_is_evaluated_without_a_training(tmp_path: Path) -> None:
+    write_data(tmp_path / "data", train=4, val=5)
+    config = write_config(tmp_path / "c.toml", tmp_path / "data")
+    text = config.read_text()
+    config.write_text(DIFFUSION + text[text.index("[data]") :].replace("epochs = 3", "epochs = 1"))
+    (tmp_path / "s.toml").write_text(REUSE.format(config=config))
+    sweep, out = read_sweep(tmp_path / "s.toml"), tmp_path / "out"
+    assert [run.row.name for run in run_sweep(sweep, out, workers=2)] == ["two steps", "one step"]
+    reused, trained = runs_of(sweep, out)
+    card, tensors = read_weights(reused.folder / "last.safetensors")
+    own_card, own_tensors = read_weights(trained.folder / "last.safetensors")
+    assert (card.options["steps"], own_card.options["steps"]) == (1, 2)
+    assert tensors.keys() == own_tensors.keys()
+    assert all(torch.equal(tensors[name], own_tensors[name]) for name in tensors)
+    assert not (reused.folder / "log.jsonl").exists()
+    entry = table_of(sweep, out)[0]
+    assert entry["figures"]["model"]["mAP"] and entry["train_s"] == 0
+
+
+def test_weights_of_a_row_that_does_not_train_are_refused(sweep_file: Path) -> None:
+    sweep_file.write_text(sweep_file.read_text() + 'weights_of = "four dummies"\n')
+    with pytest.raises(ConfigError, match="takes the weights of 'four dummies', which is no row that trains"):
+        read_sweep(sweep_file)
+
+
+def test_a_row_whose_weights_failed_says_so(tmp_path: Path, sweep_file: Path) -> None:
+    text = sweep_file.read_text().replace(
+        'mAP = "41.42 ± 0.28" }', 'mAP = "1" }\nset = ["data.root=\\"nowhere\\""]'
+    )
+    text = text.replace("seeds = [0, 1]", "seeds = [0]").replace(
+        'set = ["model.dummies=3"]', 'weights_of = "two dummies"'
+    )
+    sweep_file.write_text(text)
+    with pytest.raises(TrainingError, match="three dummies, seed 0: row 'two dummies' is not done"):
+        list(run_sweep(read_sweep(sweep_file), tmp_path / "out", workers=1))
+
+
+def test_runs_take_turns_on_the_devices(
+    sweep_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def train(run: object, environment: Mapping[str, str]) -> str:
+        seen.append(environment["CUDA_VISIBLE_DEVICES"])
+        return ""
+
+    monkeypatch.setattr("momentkit.train.sweep._train", train)
+    assert len(list(run_sweep(read_sweep(sweep_file), tmp_path / "out", workers=2, devices=["3", "5"]))) == 4
+    assert set(seen) == {"3", "5"}

@@ -1,4 +1,4 @@
-"""`momentkit eval`: a model's figures beside the location prior and the two probes."""
+"""`momentkit eval`: a model's figures beside the location prior and the probes, and what lies behind them."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from momentkit.train.by_query import Details
     from momentkit.train.compare import Comparison
 
 SHOWN = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU", "mAP")  # all are in --json
@@ -30,6 +31,7 @@ def command(
     predictions: Annotated[
         Path | None, typer.Option(help="Write the model's answers, for `momentkit score`.")
     ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write all of it as one HTML page.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Queries a forward.")] = 100,
     repeats: Annotated[
         int, typer.Option(min=1, help="Seeds to evaluate a model with that draws noise: mean and deviation.")
@@ -44,6 +46,10 @@ def command(
         comparison = compare(model, data, batch_size=batch_size, repeats=repeats)
     if predictions is not None:
         write_predictions(predictions, comparison.rows)
+    if report is not None:
+        from momentkit.train.eval_report import save_report
+
+        save_report(comparison, f"{model} on {data}" if data else model, report)
     if as_json:
         print(json.dumps(comparison.to_json(), indent=1, allow_nan=False))
         return
@@ -53,6 +59,15 @@ def command(
         title += f", mean and deviation over {comparison.repeats} seeds"
     console.print(title, highlight=False, markup=False)
     console.print(table(comparison))
+    if comparison.details:
+        console.print(parts_table(comparison.details))
+        for curve in comparison.details.calibration:
+            console.print(
+                f"calibration error {100 * curve.error:.1f}, confidence minus share right "
+                f"{100 * curve.bias:+.1f}, where overlaps of {curve.threshold} and more are right",
+                highlight=False,
+                soft_wrap=True,
+            )
     for note in comparison.notes:
         console.print(note, highlight=False, markup=False)
 
@@ -70,6 +85,26 @@ def table(comparison: "Comparison") -> "Table":
     for index, (who, figures) in enumerate(comparison.figures.items()):
         deviation = comparison.deviation if index == 0 else {}
         result.add_row(who, *(cell(column, figures, deviation) for column in columns))
+    return result
+
+
+def parts_table(details: "Details") -> "Table":
+    """The model's figures on parts of the queries, the location prior's R1@0.5 beside them."""
+    from rich.table import Table
+
+    from momentkit.train.compare import MODEL, PRIOR
+
+    names = ("R1@0.5", "R1@0.7", "mIoU", "mAP")
+    result = Table("", "queries", *names, "R1@0.5 of the prior")
+    for column in result.columns[1:]:
+        column.justify = "right"
+    for scale, parts in details.parts[MODEL].items():
+        for label, own in parts.items():
+            if not own["queries"]:
+                continue
+            prior = details.parts.get(PRIOR, {}).get(scale, {}).get(label, {})
+            cells = [cell(name, own, {}) for name in names] + [cell("R1@0.5", prior, {})]
+            result.add_row(f"{scale}: {label}", str(own["queries"]), *cells)
     return result
 
 

@@ -25,37 +25,68 @@ def command(
     ),
     top: int = typer.Option(5, help="Moments shown for each sentence."),
     min_confidence: float = typer.Option(0.0, help="Leave out moments with a lower score, 0 to 1."),
+    steps: int | None = typer.Option(
+        None, help="Denoising steps, of models that have them; by default what the weights say."
+    ),
+    proposals: int | None = typer.Option(
+        None, help="Spans denoised together, of models that take any number; by default what the weights say."
+    ),
+    trace: bool = typer.Option(
+        False, "--trace", help="Keep the spans of every denoising step: in JSON, and as a picture in reports."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, and nothing else, on standard output."),
     output: list[Path] = typer.Option(
-        [], "-o", "--output", help="Also write this file: .json, .csv, .vtt, .svg or .html; repeatable."
+        [],
+        "-o",
+        "--output",
+        help="Also write this file: .json, .csv, .vtt, .svg or .html; editors: .otio, .edl, .fcpxml, .mp4; "
+        "repeatable.",
+    ),
+    exact: bool = typer.Option(
+        False, "--exact", help="Encode an .mp4 again, exact to the frame; else it is copied from key frames."
     ),
 ) -> None:
     """Find moments in a film. Exit code 3 when no sentence has a moment that clears the threshold."""
     from momentkit.predict.grounder import load
     from momentkit.predict.questions import check_thresholds, checked_sentences
     from momentkit.predict.render import to_json
-    from momentkit.predict.save import check_writable, save_results
+    from momentkit.predict.sampling import check_sampling
+    from momentkit.predict.save import DOCUMENT_ENDINGS, check_writable, save_results
     from momentkit.video.probe import probe
 
     # Everything a typing error can break is checked before the film is read.
     checked_sentences(sentences)
     check_thresholds(top, min_confidence)
+    check_sampling(steps, proposals)
     for path in output:
         check_writable(path)
     info = probe(video)
     for warning in info.warnings:
-        print(f"momentkit: note: {warning}", file=sys.stderr)
-    grounder = load(model, encoder=encoder)
+        note(warning)
+    grounder = load(model, encoder=encoder).sampled(steps=steps, proposals=proposals)
+    if trace:
+        grounder.check_trace()
     encoded = encode_with_bar(grounder, video)
-    results = grounder.find(encoded, sentences, top=top, min_confidence=min_confidence)
+    results = grounder.find(encoded, sentences, top=top, min_confidence=min_confidence, trace=trace)
     if as_json:
         print(to_json(results), end="")
     else:
         _show(results, f"weights {grounder.name}, trained on {grounder.card.trained_on or 'unnamed data'}")
+    found = any(result.moments for result in results)
     for path in output:
-        save_results(results, path, film=video)
-    if not any(result.moments for result in results):
+        if found or path.suffix.lower() in DOCUMENT_ENDINGS:  # there is no cut of nothing
+            save_results(results, path, film=video, exact=exact, say=note)
+    if not found:
         raise NothingFoundError(f"no moment of {video} has a score of {min_confidence} or more")
+
+
+def note(sentence: str) -> None:
+    """Say something a person should know where it does not mix with the answer.
+
+    Args:
+        sentence: goes to standard error.
+    """
+    print(f"momentkit: note: {sentence}", file=sys.stderr)
 
 
 def encode_with_bar(grounder: "Grounder", video: Path) -> "EncodedVideo":

@@ -9,7 +9,22 @@ from typing import NoReturn
 import typer
 import typer.exceptions
 
-from momentkit.cli import convert, data, demo, doctor, evaluate, find, models, score, sweep, train, verify
+from momentkit.cli import (
+    compare,
+    convert,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    features,
+    find,
+    highlights,
+    models,
+    score,
+    sweep,
+    train,
+    verify,
+)
 from momentkit.core.errors import MomentkitError
 from momentkit.version import __version__
 
@@ -25,9 +40,11 @@ app = typer.Typer(
 COMMANDS = {
     "demo": demo,
     "find": find,
+    "highlights": highlights,
     "score": score,
     "train": train,
     "eval": evaluate,
+    "compare": compare,
     "sweep": sweep,
     "verify": verify,
     "convert": convert,
@@ -37,6 +54,7 @@ COMMANDS = {
 for _name, _module in COMMANDS.items():
     app.command(_name)(_module.command)
 app.add_typer(data.app, name="data")
+app.add_typer(features.app, name="features")
 
 
 @app.callback(invoke_without_command=True)
@@ -56,7 +74,7 @@ def main() -> None:
         said = error.format_message() if hasattr(error, "format_message") else str(error)
         if not said:  # no argument at all: the help was shown
             sys.exit(2)
-        asked = [word for word in sys.argv[1:2] if word in COMMANDS or word == "data"]
+        asked = [word for word in sys.argv[1:2] if word in COMMANDS or word in ("data", "features")]
         _stop(f"{said.rstrip('.')}. Try `{' '.join(['momentkit', *asked, '--help'])}`.", 2)
     except (KeyboardInterrupt, typer.Abort):
         _stop("interrupted", 130)

@@ -13,6 +13,10 @@ def command(
         Path | None, typer.Option("--output", "-o", help="Folder of the runs; by default runs/<file>.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    devices: Annotated[
+        str,
+        typer.Option(help="CUDA devices the runs take turns on, such as 0,1; by default what is visible."),
+    ] = "",
     show: Annotated[
         bool, typer.Option("--show", help="Print the table of what is done; train nothing.")
     ] = False,
@@ -26,7 +30,7 @@ def command(
     folder = output or Path("runs") / file.stem
     if not show:
         total = len(runs_of(sweep, folder))
-        for run in run_sweep(sweep, folder, workers):
+        for run in run_sweep(sweep, folder, workers, [d for d in devices.split(",") if d]):
             done = sum(each.done for each in runs_of(sweep, folder))
             typer.echo(f"{done} of {total}: {run.row.name}, seed {run.seed}", err=True)
     entries = table_of(sweep, folder)

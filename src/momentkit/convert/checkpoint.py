@@ -38,8 +38,12 @@ STAND_INS: list[Any] = [
 ]
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
+def read_checkpoint(path: str | Path, key: str = "model") -> dict[str, Tensor]:
     """The state dictionary of an authors' checkpoint, under the published names.
+
+    Args:
+        path: the checkpoint.
+        key: where it lies in the file's dictionary; it may also be the whole of it.
 
     Raises:
         WeightsError: unreadable, naming a class that is not allowed, or without tensors.
@@ -60,9 +64,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is refused: {what}; nothing was executed or written") from error
     except Exception as error:  # a damaged archive raises whatever its parser meets first
         raise WeightsError(f"{path} is not a checkpoint: {type(error).__name__}: {error}") from error
-    state = content.get("model", content) if isinstance(content, dict) else content
+    state = content.get(key, content) if isinstance(content, dict) else content
     if not (isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values())):
-        raise WeightsError(f"{path} holds no state dictionary under 'model', nor is it one")
+        raise WeightsError(f"{path} holds no state dictionary under {key!r}, nor is it one")
     # Training on several GPUs writes a prefix in front of every name.
     return {str(name).removeprefix("module."): tensor for name, tensor in state.items()}
 

@@ -20,7 +20,8 @@ class StreamContract(BaseModel):
         fps: frames per second the encoder saw; 0 for text.
         crop: how a frame became the input, such as "centre 224"; "" for text.
         dtype: precision the features were stored in.
-        normalisation: "l2" rows of unit length at the model's door, or "none".
+        normalisation: "l2" or "unit" rows of unit length at the model's door (`features.store.prepare_rows`),
+            or "none".
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +44,10 @@ class FeatureContract(BaseModel):
         text: the word features.
         clip_length_s: seconds a clip covers.
         tef: whether the two time channels (i/T, (i+1)/T) are appended.
+        audio: the stream of sound, or None.
+        audio_apart: whether audio is an input of its own (UVCOM); else it lies behind the video's channels,
+            its own time channels included (the DETR family).
+        clips: rows each video is averaged to, whatever its length; 0 = none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,11 +56,20 @@ class FeatureContract(BaseModel):
     text: StreamContract
     clip_length_s: float = Field(gt=0)
     tef: bool = True
+    audio: StreamContract | None = None
+    audio_apart: bool = False
+    clips: int = Field(default=0, ge=0)
 
     @property
     def video_dim(self) -> int:
         """Channels of the model's video input, time channels included."""
-        return sum(stream.dim for stream in self.video) + 2 * self.tef
+        video_dim = sum(stream.dim for stream in self.video) + 2 * self.tef
+        return video_dim + (0 if self.audio is None or self.audio_apart else self.audio.dim + 2 * self.tef)
+
+    @property
+    def audio_dim(self) -> int:
+        """Channels of the model's audio input, time channels included; 0 where it has none."""
+        return self.audio.dim + 2 * self.tef if self.audio is not None and self.audio_apart else 0
 
     def require(self, seen: "FeatureContract") -> None:
         """Refuse features that differ from this contract.
@@ -75,7 +89,10 @@ class FeatureContract(BaseModel):
 
 def _flatten(contract: FeatureContract) -> dict[str, object]:
     flat: dict[str, object] = {"clip_length_s": contract.clip_length_s, "tef": contract.tef}
+    flat |= {"clips": contract.clips, "audio_apart": contract.audio_apart}
     flat["number of video streams"] = len(contract.video)
+    audio = contract.audio.model_dump() if contract.audio is not None else {}
+    flat |= {f"audio {key}": value for key, value in audio.items()}
     for index, stream in enumerate(contract.video):
         flat |= {f"video stream {index + 1} {key}": value for key, value in stream.model_dump().items()}
     return flat | {f"text {key}": value for key, value in contract.text.model_dump().items()}

@@ -5,10 +5,12 @@ Shapes   B videos (one query each)   T clips   D video channels   L words   E te
 Units    _s seconds   _clip clip index   none = fraction or score.   Masks are bool, True = real.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -137,6 +139,15 @@ class Targets:
         )
 
 
+def noise_key(*identity: int | str) -> int:
+    """What tells a query from others, as one number below 2^64; the same on every machine.
+
+    Args:
+        *identity: such as qid, vid and text. The text 3 is not the number 3.
+    """
+    return int.from_bytes(hashlib.blake2b(json.dumps(identity).encode(), digest_size=8).digest())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """What a model sees. Padding may hold any finite number: no answer depends on it.
@@ -149,11 +160,14 @@ class Batch:
         audio_BTA: audio features, or None.
         video_keys: B names; equal names mean the same video. Models with negative pairs use them to tell a
             true negative from another query of the same video. Empty: all differ.
+        noise_keys: B whole numbers, from `noise_key`; models that start from noise draw each sample's by the
+            seed and its key. Empty: the samples share their noise.
         targets: the truth; None at inference.
 
     Raises:
         FeatureError: shapes that do not fit, a mask that is not bool, a sample without a clip or a word,
-            a number that is not finite. Checked where batches are made, on the CPU.
+            a number that is not finite, noise keys of other samples. Checked where batches are made, on the
+            CPU.
     """
 
     video_BTD: Tensor
@@ -162,11 +176,16 @@ class Batch:
     text_mask_BL: Tensor
     audio_BTA: Tensor | None = None
     video_keys: tuple[str, ...] = ()
+    noise_keys: tuple[int, ...] = ()
     targets: Targets | None = None
 
     def __post_init__(self) -> None:
         if self.video_BTD.device.type != "cpu":
             return  # the same batch was checked before it was moved
+        if self.noise_keys and len(self.noise_keys) != len(self.video_BTD):
+            raise FeatureError(
+                f"noise_keys are one a sample or none, got {len(self.noise_keys)} for {len(self.video_BTD)}"
+            )
         pairs = [("video", self.video_BTD, self.video_mask_BT), ("text", self.text_BLE, self.text_mask_BL)]
         if self.audio_BTA is not None:
             pairs.append(("audio", self.audio_BTA, self.video_mask_BT))
@@ -181,7 +200,8 @@ class Batch:
                 raise FeatureError(
                     f"{name}: sample {empty} of the batch is all padding; drop it or give it content"
                 )
-            if not torch.isfinite(features).all():
+            # By the extremes, which NaN passes through: a mask of hours of features would be large.
+            if not torch.isfinite(torch.stack(features.aminmax())).all():
                 bad = (~torch.isfinite(features)).any(2).any(1).nonzero()[0].item()
                 raise FeatureError(f"{name}: sample {bad} of the batch holds a number that is not finite")
 
@@ -209,6 +229,7 @@ class Prediction:
         saliency_BT: score of each clip; higher is more salient, unbounded; padding holds anything.
         span_unit: "clip" or "fraction" (of the duration).
         trace: spans of every refinement step, for models that have steps; else empty.
+        start_BQ2: spans that the first of these steps was given: pure noise; None without a trace.
     """
 
     spans_BQ2: Tensor
@@ -217,6 +238,7 @@ class Prediction:
     saliency_BT: Tensor
     span_unit: SpanUnit
     trace: tuple[Tensor, ...] = ()
+    start_BQ2: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -255,4 +277,16 @@ class GroundingModel(Protocol):
             generator: of all that is random and is no dropout.
             epoch: epochs trained so far, the current one counted by its share; for losses with a schedule.
         """
+        ...
+
+
+@runtime_checkable
+class SamplingModel(Protocol):
+    """A model that denoises, some of whose options may be changed after training."""
+
+    config: Any
+
+    @property
+    def sampling(self) -> Mapping[str, str]:
+        """What people call such an option ("steps", "proposals") -> its field of `config`."""
         ...

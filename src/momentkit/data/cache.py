@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from momentkit.core.errors import DataError
 from momentkit.core.files import atomic_write, read_bytes
+from momentkit.features.store import is_inside
 
 MAX_INDEX_BYTES = 256 * 1024**2
 
@@ -59,7 +60,7 @@ def fingerprint(settings: str, files: Sequence[Path]) -> str:
     """A short name that changes with the settings and with path, size or time of any file."""
     digest = hashlib.sha256(settings.encode())
     for file in files:
-        status = file.stat()
+        status = (file.parent if is_inside(file) else file).stat()
         digest.update(f"\n{file}|{status.st_size}|{status.st_mtime_ns}".encode())
     return digest.hexdigest()[:24]
 

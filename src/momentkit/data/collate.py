@@ -1,6 +1,7 @@
 """Samples -> a batch. The only place that pads.
 
-Shapes   B samples   T clips   D video channels   L words   E text channels   G true moments   P clip pairs
+Shapes   B samples   T clips   D video channels   A audio channels   L words   E text channels
+         G true moments   P clip pairs
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from momentkit.core.errors import DataError
-from momentkit.core.types import Batch, Query, Targets
+from momentkit.core.types import Batch, Query, Targets, noise_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,7 @@ class Sample:
         query: the row.
         video_TD: (T, D) float32, time channels included.
         text_LE: (L, E) float32.
+        audio_TA: (T, A) float32, time channels included; None where audio is no input of its own.
         windows_clip: (G, 2) float32 start, end in clips, not rounded; G is 0 where nothing matches.
         saliency_T: (T,) float32.
         positive_clip_P, negative_clip_P: (P,) int64.
@@ -40,6 +42,7 @@ class Sample:
     saliency_T: NDArray[np.float32]
     positive_clip_P: NDArray[np.int64]
     negative_clip_P: NDArray[np.int64]
+    audio_TA: NDArray[np.float32] | None = None
     negative_text_LE: NDArray[np.float32] | None = None
     labelled: bool = True
     video_key: str
@@ -61,12 +64,15 @@ def collate(samples: Sequence[Sample], *, with_targets: bool = True) -> Batch:
         raise ValueError("a batch holds at least one sample")
     video_BTD, video_mask_BT = _pad([sample.video_TD for sample in samples])
     text_BLE, text_mask_BL = _pad([sample.text_LE for sample in samples])
+    heard = [sample.audio_TA for sample in samples if sample.audio_TA is not None]
     return Batch(
         video_BTD=video_BTD,
         video_mask_BT=video_mask_BT,
         text_BLE=text_BLE,
         text_mask_BL=text_mask_BL,
+        audio_BTA=_pad(heard)[0] if len(heard) == len(samples) else None,
         video_keys=tuple(sample.video_key for sample in samples),
+        noise_keys=tuple(noise_key(s.query.qid, s.query.vid, s.query.text) for s in samples),
         targets=_targets(samples) if with_targets else None,
     )
 

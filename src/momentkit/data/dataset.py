@@ -7,7 +7,6 @@ Shapes   T clips   D video channels   L words   E text channels   G true moments
 """
 
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +18,15 @@ from momentkit.core.contract import FeatureContract
 from momentkit.core.errors import DataError, FeatureError
 from momentkit.core.timeline import seconds_to_clips
 from momentkit.core.types import Query
-from momentkit.data.annotations import WindowRules, load_annotations
 from momentkit.data.collate import Sample
 from momentkit.data.feature_files import FeatureFiles
+from momentkit.data.forms import load_rows
 from momentkit.data.labels import Labels, binary_labels, no_labels, rated_labels, rater_labels, window_labels
+from momentkit.data.leakage import source_of
 from momentkit.data.options import DataConfig
 from momentkit.data.report import DatasetReport
 from momentkit.data.tvsum import with_true_durations
 
-_SOURCE = re.compile(r"(.+?)_\d+(?:\.\d+)?_\d+(?:\.\d+)?")
 _log = logging.getLogger(__name__)
 
 
@@ -55,13 +54,7 @@ class GroundingDataset:
         path = Path(config.root) / files[split] if split in files else Path(split)
         if config.train_text and path == Path(config.root) / config.train:
             self.config = config = replace(config, text=replace(config.text, folder=config.train_text))
-        rules = WindowRules(
-            clip_windows=config.clip_windows,
-            keep_outside=config.keep_outside,
-            drop_bad_windows=config.drop_bad_windows,
-            unrated_clips=config.layout == "subtitles",
-        )
-        annotations = load_annotations(path, rules)
+        annotations = load_rows(config, path)
         self.queries = _chosen(annotations.queries, config, path)
         mended = annotations.mended()
         if config.drop_whole_videos:
@@ -103,12 +96,14 @@ class GroundingDataset:
         """
         config, query = self.config, self.queries[index]
         rng = np.random.default_rng([self.seed, 0 if config.fixed_picks else epoch, index])
-        video_TD = self._features.video(query)
+        video_TD, audio_TA = self._features.video(query), self._features.audio(query)
         if config.layout == "tvsum" and query.clip_labels is not None:
             # The published loader cuts to the labels here, behind the time channels of the whole video.
             video_TD = video_TD[: len(query.clip_labels)]
+            audio_TA = None if audio_TA is None else audio_TA[: len(query.clip_labels)]
         labels = _labels(query, len(video_TD), config, rng)
-        windows_clip = seconds_to_clips(np.array(query.windows_s or (), np.float64), config.clip_length_s)
+        clip_length_s = query.duration_s / config.clips if config.clips else config.clip_length_s
+        windows_clip = seconds_to_clips(np.array(query.windows_s or (), np.float64), clip_length_s)
         windows_clip = windows_clip.reshape(-1, 2).astype(np.float32)
         if config.max_windows is not None and len(windows_clip) > config.max_windows:
             windows_clip = rng.permutation(windows_clip)[: config.max_windows]
@@ -120,6 +115,7 @@ class GroundingDataset:
             query=query,
             video_TD=video_TD,
             text_LE=self._features.text(query),
+            audio_TA=audio_TA,
             windows_clip=windows_clip,
             saliency_T=labels.saliency_T,
             positive_clip_P=labels.positive_clip_P,
@@ -127,7 +123,7 @@ class GroundingDataset:
             negative_text_LE=negative_text_LE,
             labelled=is_labelled(query, config),
             video_key=video_key(query.vid, config),
-            clip_length_s=config.clip_length_s,
+            clip_length_s=clip_length_s,
             duration_s=query.duration_s,
         )
 
@@ -169,8 +165,7 @@ def video_key(vid: str, config: DataConfig) -> str:
     by_source = config.video_key == "source" or (
         config.video_key == "layout" and config.layout in ("qvhighlights", "subtitles")
     )
-    match = _SOURCE.fullmatch(vid) if by_source else None
-    return match[1] if match else vid
+    return source_of(vid) if by_source else vid
 
 
 def _chosen(queries: Sequence[Query], config: DataConfig, path: Path) -> list[Query]:
@@ -207,7 +202,7 @@ def _labels(query: Query, clips: int, config: DataConfig, rng: np.random.Generat
     if query.relevant_clips is not None and query.saliency_scores is not None:
         return rated_labels(query.relevant_clips, query.saliency_scores, clips, rng)
     by_duration = config.label_step == "duration" and config.layout != "subtitles"
-    step_s = query.duration_s / clips if by_duration else config.clip_length_s
+    step_s = query.duration_s / clips if by_duration or config.clips else config.clip_length_s
     return window_labels(query.windows_s or (), clips, step_s, rng)
 
 

@@ -1,8 +1,9 @@
 """The feature files of a data set's rows: found, read once, checked, normalised, joined.
 
-Shapes   T clips   D video channels   L words   E text channels
+Shapes   T clips   D video channels   A audio channels   L words   E text channels
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from momentkit.core.types import Query
 from momentkit.data.cache import Entry, fingerprint, load_entries
 from momentkit.data.options import DataConfig, StreamConfig
 from momentkit.features.store import (
+    average_rows,
     find_features,
     join_streams,
     prepare_rows,
@@ -23,6 +25,7 @@ from momentkit.features.store import (
     require_stream,
     time_channels,
 )
+from momentkit.features.words import read_word_vectors, sentence_rows, tokenise
 
 Rows = NDArray[np.float32]
 
@@ -36,38 +39,52 @@ class FeatureFiles:
         name: what a memory map is called after.
 
     Attributes:
-        videos: vid -> entry; `lost` is what `max_clips` cut, then what each stream lost to the shortest.
-        texts: text file -> entry; `lost` is what `max_words` cut.
+        videos: vid -> entry; `lost` is what `max_clips` cut, then what each stream lost to the shortest
+            (audio last).
+        texts: text file or sentence -> entry; `lost` is what `max_words` cut.
+        words: how many words the sentences have together, where they are looked up in a file of word vectors.
+        unknown_words: those the file does not have, and how often each is used.
     """
 
     def __init__(self, config: DataConfig, queries: Sequence[Query], name: str) -> None:
         self._config = config
         self._text_patterns = config.text_files()
-        for stream in (*config.video, config.text):
+        self._video_dim = config.contract.video_dim
+        self.words, self.unknown_words = 0, Counter[str]()
+        for stream in (*config.streams, config.text):
             seen = read_contract(Path(config.root) / stream.folder)
             if seen is not None:
                 require_stream(stream.contract, seen, str(Path(config.root) / stream.folder))
         video_files = {query.vid: self._paths_of_video(query) for query in queries}
-        text_files = {self._text_name(query): self._paths_of_text(query) for query in queries}
         self.videos = self._load(video_files, self._read_video, f"{name}_video")
-        self.texts = self._load(text_files, self._read_text, f"{name}_text")
+        if config.text.is_word_file:
+            self.texts = self._look_up(queries)
+        else:
+            text_files = {self._text_name(query): self._paths_of_text(query) for query in queries}
+            self.texts = self._load(text_files, self._read_text, f"{name}_text")
 
     def video(self, query: Query) -> Rows:
         """(T, D) float32, time channels last, read-only."""
-        return self.videos[query.vid].rows_ND
+        return self.videos[query.vid].rows_ND[:, : self._video_dim]
+
+    def audio(self, query: Query) -> Rows | None:
+        """(T, A) float32, time channels last, read-only; None where audio is no input of its own."""
+        return self.videos[query.vid].rows_ND[:, self._video_dim :] if self._config.audio_apart else None
 
     def text(self, query: Query) -> Rows:
         """(L, E) float32, read-only."""
         return self.texts[self._text_name(query)].rows_ND
 
     def _text_name(self, query: Query) -> str:
+        if self._config.text.is_word_file:
+            return query.text
         return "+".join(_fill(pattern, query) for pattern in self._text_patterns)
 
     def _paths_of_video(self, query: Query) -> list[list[Path]]:
         root = Path(self._config.root)
         return [
             [root / stream.folder / _fill(pattern, query) for pattern in self._config.video_files(stream)]
-            for stream in self._config.video
+            for stream in self._config.streams
         ]
 
     def _paths_of_text(self, query: Query) -> list[list[Path]]:
@@ -90,7 +107,7 @@ class FeatureFiles:
     def _read_video(self, files: list[list[Path]]) -> Entry:
         limit = self._config.max_clips
         streams, too_long = [], 0
-        for stream, paths in zip(self._config.video, files, strict=True):
+        for stream, paths in zip(self._config.streams, files, strict=True):
             rows_TD = _read_stream(paths, stream, read_video_stream, stream.key or "features")
             too_long = max(too_long, len(rows_TD) - limit) if limit > 0 else 0
             kept_TD = rows_TD[:limit] if limit > 0 else rows_TD
@@ -103,15 +120,41 @@ class FeatureFiles:
                 f"the streams of a video differ in length ({lengths}); are they of one clip length? "
                 "max_cut sets how much may be cut"
             )
-        if self._config.tef:
-            joined_TD = np.concatenate([joined_TD, time_channels(len(joined_TD))], 1)
-        return Entry(joined_TD, (max(too_long, 0), *cut))
+        return Entry(self._timed(joined_TD), (max(too_long, 0), *cut))
+
+    def _timed(self, joined_TD: Rows) -> Rows:
+        """Averaged to the wanted rows, and the time channels behind the video and again behind audio."""
+        config = self._config
+        if config.clips:
+            joined_TD = average_rows(joined_TD, config.clips, published=config.clips_rule == "published")
+        if not config.tef:
+            return joined_TD
+        time_T2 = time_channels(len(joined_TD))
+        if config.audio is None:
+            return np.concatenate([joined_TD, time_T2], 1)
+        video_TD, audio_TA = np.split(joined_TD, [joined_TD.shape[1] - config.audio.dim], 1)
+        return np.concatenate([video_TD, time_T2, audio_TA, time_T2], 1)
 
     def _read_text(self, files: list[list[Path]]) -> Entry:
+        stream = self._config.text
+        return self._words(_read_stream(files[0], stream, read_text, stream.key or "last_hidden_state"))
+
+    def _words(self, rows_LE: Rows) -> Entry:
         stream, limit = self._config.text, self._config.max_words
-        rows_LE = _read_stream(files[0], stream, read_text, stream.key or "last_hidden_state")
         kept_LE = rows_LE[:limit] if limit > 0 else rows_LE
         return Entry(prepare_rows(kept_LE, stream.normalisation), (len(rows_LE) - len(kept_LE),))
+
+    def _look_up(self, queries: Sequence[Query]) -> dict[str, Entry]:
+        """Word vectors of each sentence; what has none is counted as often as it is used."""
+        stream = self._config.text
+        words = {query.text: tokenise(query.text, stream.tokens) for query in queries}
+        used = Counter(word for query in queries for word in words[query.text])
+        vectors = read_word_vectors(Path(self._config.root) / stream.folder, used.keys(), stream.dim)
+        self.words = used.total()
+        self.unknown_words = Counter({word: n for word, n in used.items() if word not in vectors})
+        if not vectors:
+            raise FeatureError(f"{stream.folder} has none of the {len(used)} words of the sentences")
+        return {text: self._words(sentence_rows(found, vectors, stream.dim)) for text, found in words.items()}
 
 
 def _find_all(files: dict[str, list[list[Path]]]) -> dict[str, list[list[Path]]]:

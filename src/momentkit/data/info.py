@@ -1,5 +1,7 @@
 """What a data set holds, in figures: rows, durations, windows, words, feature shapes."""
 
+import json
+import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from momentkit.core.contract import StreamContract
 from momentkit.core.errors import DataError
 from momentkit.core.types import Query
 from momentkit.features.store import read_headers
@@ -83,6 +86,31 @@ def feature_figures(folder: Path) -> Figures:
         rows = [shape[0] if len(shape) > 1 else 1 for shape in seen]
         figures[kind] = f"{len(seen)} arrays, rows {_spread(rows)}"
     return figures
+
+
+def data_section(
+    root: Path, train: Path, val: Path, video: StreamContract, text: StreamContract, clip_length_s: float
+) -> str:
+    """The [data] section of a folder with features in `video/` and `text/`.
+
+    Args:
+        root: the folder.
+        train, val: annotation files, inside it or elsewhere.
+        video, text: what the features are.
+        clip_length_s: seconds a clip covers.
+    """
+    names = (os.path.relpath(file, root) for file in (train, val))
+    lines = [
+        "[data]",
+        f"root = {json.dumps(str(root))}",
+        'layout = "own"',
+        *(f"{key} = {json.dumps(name)}" for key, name in zip(("train", "val"), names, strict=True)),
+        f"clip_length_s = {clip_length_s}",
+    ]
+    for table, folder, stream in (("[[data.video]]", "video", video), ("[data.text]", "text", text)):
+        lines += ["", table, f'folder = "{folder}"']
+        lines += [f"{name} = {json.dumps(value)}" for name, value in stream.model_dump().items()]
+    return "\n".join(lines) + "\n"
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -19,6 +19,12 @@ folder = "text"
 encoder = "sentence-transformers/all-MiniLM-L6-v2"
 layer = "last_hidden_state"
 dim = 384
+
+[data.audio]                              # if there is any: a stream like those of the video
+folder = "audio"
+
+A folder may be one HDF5 file of all videos (`c3d.hdf5`), the text's a file of word vectors
+(`glove.6B.300d.txt`).
 """
 
 from dataclasses import dataclass
@@ -28,16 +34,23 @@ from pydantic import ConfigDict
 
 from momentkit.core.contract import FeatureContract, StreamContract
 from momentkit.core.errors import ConfigError
+from momentkit.features.words import Tokens, is_word_file
 
 # "subtitles": captions of videos stand for queries, each with the window in which it is spoken (Moment-DETR's
 # weakly supervised pre-training). No ratings; validated on rated rows.
-Layout = Literal["qvhighlights", "subtitles", "charades", "tacos", "tvsum", "youtube"]
+# "own": rows with windows and, if there are any, ratings of clips; nothing else is asked of them.
+Layout = Literal[
+    "qvhighlights", "subtitles", "charades", "tacos", "activitynet", "didemo", "tvsum", "youtube", "own"
+]
 # Name of a row's text file in the published releases.
 _TEXT_FILES: dict[Layout, str] = {
     "qvhighlights": "qid{qid}",
     "subtitles": "qid{qid}",
     "charades": "qid{qid}",
     "tacos": "{qid}",
+    "activitynet": "qid{qid}",
+    "didemo": "qid{qid}",
+    "own": "qid{qid}",
     "tvsum": "{vid}",
     "youtube": "{vid}",
 }
@@ -45,15 +58,18 @@ _TEXT_FILES: dict[Layout, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class StreamConfig:
-    """One folder of feature files and what they are (the fields of its `StreamContract`)."""
+    """One place of features and what they are (the fields of its `StreamContract`)."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    folder: str  # relative to the root
+    folder: (
+        str  # relative to the root: a folder, an HDF5 file of all videos, or (text) a file of word vectors
+    )
     encoder: str
     layer: str
     dim: int
-    key: str = ""  # array of an npz; "": "features" for video, "last_hidden_state" for text
+    # Array of an npz or of an HDF5 group; "": "features" for video and audio, "last_hidden_state" for text.
+    key: str = ""
     # Names with {vid} or {qid}, the ending optional; (): the layout's. Several (TVSum's {vid}_rgb, {vid}_opt)
     # are put side by side before they are normalised.
     files: tuple[str, ...] = ()
@@ -61,7 +77,8 @@ class StreamConfig:
     fps: float = 0.0
     crop: str = ""
     dtype: str = "float32"
-    normalisation: Literal["l2", "none"] = "l2"
+    normalisation: Literal["l2", "unit", "none"] = "l2"  # unit: x / max(||x||, 1e-12), of 2D-TAN's line
+    tokens: Tokens = "split"  # what a word is, where folder is a file of word vectors
 
     def __post_init__(self) -> None:
         for name in self.files:
@@ -69,6 +86,11 @@ class StreamConfig:
                 raise ConfigError(f"files knows {{vid}} and {{qid}} only, got {name!r}")
         if not self.dim > 0:
             raise ConfigError(f"dim must be positive, got {self.dim}")
+
+    @property
+    def is_word_file(self) -> bool:
+        """Whether sentences are looked up word by word."""
+        return is_word_file(self.folder)
 
     @property
     def contract(self) -> StreamContract:
@@ -91,13 +113,21 @@ class DataConfig:
 
     root: str  # folder of annotations and features
     layout: Layout  # decides the label rule, the names of the text files and what a video is called
-    train: str  # annotation files, relative to the root
+    train: str  # annotation files, relative to the root: JSON lines, or the layout's first form
     val: str
     video: tuple[StreamConfig, ...]
     text: StreamConfig
+    audio: StreamConfig | None = None
+    # Audio as an input of its own (UVCOM's audio_dim), or behind the video's channels (the DETR family).
+    audio_apart: bool = False
+    lengths: str = ""  # table of video lengths, for the text form of Charades-STA and for DiDeMo
     train_text: str = ""  # folder of the training rows' text files where it is another one; "": text.folder
     clip_length_s: float
     max_clips: int = -1  # rows kept of each video; -1: all
+    # Rows each video is averaged to, whatever its length (TACoS and ActivityNet of MomentDiff 100, TACoS of
+    # DiffusionVMR 75); a clip is then duration / clips long. 0: as the files are.
+    clips: int = 0
+    clips_rule: Literal["all", "published"] = "all"  # published: the last row of a video is left out
     max_words: int = -1  # rows kept of each sentence; -1: all. The published code makes 100 of -1
     max_windows: int | None = None  # windows kept of each row, drawn by chance; None: all. DETR family: 5
     tef: bool = True  # append the time channels
@@ -130,6 +160,15 @@ class DataConfig:
             raise ConfigError(f"max_windows must be positive, got {self.max_windows}")
         if not 0 <= self.max_cut <= 1:
             raise ConfigError(f"max_cut must lie in 0..1, got {self.max_cut}")
+        if not self.clips >= 0:
+            raise ConfigError(f"clips must not be negative, got {self.clips}")
+        if self.clips and self.layout in ("qvhighlights", "tvsum", "youtube"):
+            raise ConfigError(f"clips = {self.clips}: {self.layout} rates clips, which cannot be averaged")
+        if self.audio_apart and self.audio is None:
+            raise ConfigError("audio_apart needs a section [data.audio]")
+        for stream in (*self.video, *([self.audio] if self.audio else [])):
+            if stream.is_word_file:
+                raise ConfigError(f"{stream.folder} is a file of word vectors; those are for [data.text]")
 
     @property
     def contract(self) -> FeatureContract:
@@ -139,7 +178,15 @@ class DataConfig:
             text=self.text.contract,
             clip_length_s=self.clip_length_s,
             tef=self.tef,
+            audio=None if self.audio is None else self.audio.contract,
+            audio_apart=self.audio_apart,
+            clips=self.clips,
         )
+
+    @property
+    def streams(self) -> tuple[StreamConfig, ...]:
+        """What is read of a video: its streams, then audio."""
+        return self.video if self.audio is None else (*self.video, self.audio)
 
     def video_files(self, stream: StreamConfig) -> tuple[str, ...]:
         """Name patterns of a video stream's files."""

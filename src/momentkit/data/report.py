@@ -1,6 +1,6 @@
 """What was cut, left out or is unusual in a data set, in numbers and in sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -24,6 +24,7 @@ class DatasetReport:
         long_texts: sentences cut to `max_words`.
         dropped_clip_ids: relevant clip ids beyond the features.
         label_cuts: videos whose labels and features differ in length (TVSum).
+        unknown_words: words without a vector -> how often they are used; only where words are looked up.
         unlabelled: rows without windows and without clip labels.
         notes: the above as sentences, and what was mended in the annotations; empty where there is nothing.
     """
@@ -36,6 +37,7 @@ class DatasetReport:
     long_texts: int
     dropped_clip_ids: int
     label_cuts: int
+    unknown_words: Mapping[str, int]
     unlabelled: int
     notes: tuple[str, ...]
 
@@ -68,6 +70,7 @@ class DatasetReport:
             f"{long_texts} of {len(features.texts)} texts cut to max_words = {config.max_words}": long_texts,
             f"{dropped} relevant clip ids lie beyond the features and are left out": dropped,
             f"{label_cuts} videos have labels of another length; cut to the shorter": label_cuts,
+            _said_of_words(features, config): features.unknown_words.total(),
             f"{unlabelled} of {len(queries)} rows have no labels": unlabelled,
         }
         return cls(
@@ -79,14 +82,23 @@ class DatasetReport:
             long_texts=long_texts,
             dropped_clip_ids=dropped,
             label_cuts=label_cuts,
+            unknown_words=dict(features.unknown_words),
             unlabelled=unlabelled,
             notes=(*mended, *(sentence for sentence, count in said.items() if count)),
         )
 
 
+def _said_of_words(features: FeatureFiles, config: DataConfig) -> str:
+    often = ", ".join(f"{word!r} {count}" for word, count in features.unknown_words.most_common(5))
+    return (
+        f"{features.unknown_words.total()} of {features.words} words have no vector in {config.text.folder} "
+        f"and are zeros: {len(features.unknown_words)} different ones, most often {often}"
+    )
+
+
 def _check_clip_length(config: DataConfig, queries: Sequence[Query], features: FeatureFiles) -> None:
     """A wrong clip length runs without any error and moves every window."""
-    if config.layout in ("tvsum", "youtube"):  # their windows are not used
+    if config.clips or config.layout in ("tvsum", "youtube"):  # no clip length; no windows
         return
     ratios = [
         len(entry.rows_ND) * config.clip_length_s / query.duration_s

@@ -7,8 +7,8 @@ much as the ancestral sampler. The answer is the estimate of the last step: x is
 All coefficients are float64 numbers: in float32 the root below turns NaN at the first step of the cosine
 schedule (1 - share' - sigma^2 is 5.6e-9 there for three steps).
 
-Noise is the same for every sample of a batch and does not depend on how many samples or rows there are, so
-same seed, same answer, whatever the batch, its order and its padding.
+A sample's noise follows from the seed and the sample's key alone (without keys all samples share theirs),
+and more rows leave the first as they are: same seed, same answer, whatever the batch, its order, its padding.
 
 Shapes   B samples   T steps of the schedule   N rows of a sample (spans, clips, cells)
 Source   Song et al., "Denoising Diffusion Implicit Models", ICLR 2021, eq. 12 and 16
@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,6 +73,7 @@ def ddim(
     eta: float = 1.0,
     estimates: Literal["signal", "noise"] = "signal",
     generator: torch.Generator | None = None,
+    keys: Sequence[int] = (),
     fresh: Sequence[Tensor] | None = None,
 ) -> tuple[Tensor, tuple[Step[Aside], ...]]:
     """Denoise.
@@ -84,7 +86,7 @@ def ddim(
         steps: how many, 1..T, evenly spaced; or the steps themselves, falling.
         eta: 0 = no fresh noise, 1 = ancestral.
         estimates: what `denoise` estimates.
-        generator: of fresh noise; None = torch's own.
+        generator, keys: of fresh noise, see `noise_like`.
         fresh: fresh noise of each step in place of drawn, for stored runs; the last is not used.
 
     Returns:
@@ -108,7 +110,8 @@ def ddim(
             by = ddim_coefficients(share_T, time, times[index + 1], eta)
             x = by.signal * signal + by.noise * noise
             if by.fresh > 0:
-                x = x + by.fresh * (noise_like(start, generator) if fresh is None else fresh[index].to(x))
+                drawn = noise_like(start, generator, keys) if fresh is None else fresh[index].to(x)
+                x = x + by.fresh * drawn
     return trace[-1].start, tuple(trace)
 
 
@@ -133,20 +136,27 @@ def add_noise(signal: Tensor, noise: Tensor, share_T: Tensor, time_B: Tensor) ->
     return share.sqrt().to(signal) * signal + (1 - share).sqrt().to(signal) * noise
 
 
-def noise_like(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Standard normal noise, the same for every sample.
+def noise_like(like: Tensor, generator: torch.Generator | None = None, keys: Sequence[int] = ()) -> Tensor:
+    """Standard normal noise: each sample's own where there are keys, else the same for every sample.
 
-    The generator gives one seed a call, from which rows are drawn a fixed number at a time: more rows leave
-    the first as they are, and what is drawn next does not depend on how many there were.
+    The generator gives one seed a call, whatever the shape; seed and key together give a sample's noise.
 
     Args:
         like: (B, N, ...), for shape, type and device.
         generator: gives the seed. One on the CPU gives the same noise whatever the device of `like`.
             None = torch's own.
+        keys: B whole numbers >= 0, such as `Batch.noise_keys`; equal keys, equal noise. Empty: all alike.
     """
     at = generator.device if generator is not None else "cpu"
-    seed = torch.randint(2**62, (), generator=generator, device=at)
-    own = torch.Generator().manual_seed(int(seed))
-    rows, rest = like.shape[1], like.shape[2:]
-    blocks = [torch.randn(ROWS, *rest, generator=own) for _ in range(-(-rows // ROWS))]
-    return torch.cat(blocks)[:rows].to(like).expand(like.shape).contiguous()
+    seed = int(torch.randint(2**62, (), generator=generator, device=at))
+    if not keys:
+        return _rows(seed, like.shape[1:]).to(like).expand(like.shape).contiguous()
+    seeds = (int(np.random.SeedSequence((seed, key)).generate_state(1, np.uint64)[0] >> 2) for key in keys)
+    return torch.stack([_rows(own, like.shape[1:]) for own in seeds]).to(like)
+
+
+def _rows(seed: int, shape: torch.Size) -> Tensor:
+    """Noise of one sample (N, ...), a fixed number of rows at a time: more leave the first as they are."""
+    own = torch.Generator().manual_seed(seed)
+    blocks = [torch.randn(ROWS, *shape[1:], generator=own) for _ in range(-(-shape[0] // ROWS))]
+    return torch.cat(blocks)[: shape[0]] if blocks else torch.empty(shape)

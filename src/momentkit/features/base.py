@@ -1,10 +1,10 @@
-"""What an encoder is: frames or words in, arrays out, and a contract that says which.
+"""What an encoder is: frames, sound or words in, arrays out, and a contract that says which.
 
-Shapes   N frames   H, W pixels   T clips   D channels   L words   E channels
+Shapes   N frames   H, W pixels   T clips   D channels   S samples   L words   E channels
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,4 +51,23 @@ class TextEncoder(Protocol):
         Raises:
             QueryError: an empty sentence, or one too long for the encoder.
         """
+        ...
+
+
+@runtime_checkable
+class SoundEncoder(Protocol):
+    """Sound of a video -> one feature row a clip.
+
+    Attributes:
+        contract: what the features are.
+        clip_length_s: seconds a clip covers.
+        sample_rate: samples a second that the encoder wants.
+    """
+
+    contract: StreamContract
+    clip_length_s: float
+    sample_rate: int
+
+    def encode_sound(self, samples_TS: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(T, S) samples of T clips, mono, in [-1, 1] -> (T, D) float32, raw."""
         ...

@@ -1,16 +1,214 @@
 """Which encoder a feature contract or a command line asks for."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from momentkit.core.contract import FeatureContract, StreamContract
 from momentkit.core.errors import FeatureError, FeatureMismatchError
-from momentkit.features.base import FrameEncoder, TextEncoder
+from momentkit.features.base import FrameEncoder, SoundEncoder, TextEncoder
 
 TINY_PREFIX = "momentkit/tiny"
 CLIP_PREFIXES = ("openai/clip", "laion/CLIP")
+# What the names of hub checkpoints of a family begin with.
+_FAMILIES = {
+    "clip": CLIP_PREFIXES,
+    "siglip": ("google/siglip",),
+    "clap": ("laion/clap",),
+    "minilm": ("sentence-transformers/",),
+}
+_KINDS = {"clip": "clip", "siglip": "siglip", "clap": "clap", "bert": "minilm"}  # model_type -> family
+_ALIASES = {"siglip2": "siglip"}
 
 Encoders = tuple[FrameEncoder, TextEncoder]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSet:
+    """What one checkpoint can encode; None where it cannot."""
+
+    frames: FrameEncoder | None = None
+    sound: SoundEncoder | None = None
+    text: TextEncoder | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderOptions:
+    """How an encoder is loaded and used."""
+
+    source: str | Path | None = None  # directory, file or hub id; None: the family's default on the hub
+    name: str | None = None  # for the contract; None: the source's
+    revision: str = ""  # hub commit; "": the newest
+    clip_length_s: float = 2.0  # seconds a clip covers; tiny has its own
+    device: str = "cpu"
+
+
+def load_encoders(name: str | Path, options: EncoderOptions) -> EncoderSet:
+    """The encoders of a checkpoint.
+
+    Args:
+        name: one of `ENCODERS`, a hub id of a known family, or the directory of a checkpoint.
+        options: see there; a directory or hub id given as the name is the source.
+
+    Raises:
+        FeatureError: no such encoder, or it needs a source.
+        WeightsError: its weights file is damaged or of something else.
+        MissingExtraError: it needs an extra.
+    """
+    asked = _ALIASES.get(str(name), str(name))
+    if asked not in ENCODERS and options.source is None:
+        options = EncoderOptions(
+            source=name,
+            name=options.name,
+            revision=options.revision,
+            clip_length_s=options.clip_length_s,
+            device=options.device,
+        )
+        asked = family_of(str(name), Path(name))
+    if asked not in ENCODERS:
+        raise FeatureError(
+            f"no encoder {str(name)!r}; there are {', '.join(ENCODERS)}, and directories of CLIP, SigLIP, "
+            "CLAP and MiniLM checkpoints"
+        )
+    return ENCODERS[asked](options)
+
+
+def family_of(encoder: str, directory: Path | None = None) -> str:
+    """The family of a checkpoint, by its name on the hub or by what a directory says; "" if neither tells."""
+    from momentkit.features.checkpoint import kind_of
+
+    for family, prefixes in _FAMILIES.items():
+        if encoder.startswith(prefixes):
+            return family
+    if directory is None or not directory.is_dir():
+        return ""
+    # A directory that says nothing is left to CLIP's loader, which says what is missing.
+    return _KINDS.get(kind_of(directory), "clip")
+
+
+def _tiny(options: EncoderOptions) -> EncoderSet:
+    from momentkit.features.tiny import TinyFrameEncoder, TinyTextEncoder
+
+    return EncoderSet(frames=cast(FrameEncoder, TinyFrameEncoder.bundled()), text=TinyTextEncoder.bundled())
+
+
+def _clip(options: EncoderOptions) -> EncoderSet:
+    from momentkit.features.clip import DEFAULT_CLIP, load_clip
+
+    frames, text = load_clip(
+        options.source or DEFAULT_CLIP,
+        name=options.name,
+        revision=options.revision,
+        clip_length_s=options.clip_length_s,
+        device=options.device,
+    )
+    return EncoderSet(frames=frames, text=text)
+
+
+def _siglip(options: EncoderOptions) -> EncoderSet:
+    from momentkit.features.siglip import DEFAULT_SIGLIP, load_siglip
+
+    frames, text = load_siglip(
+        options.source or DEFAULT_SIGLIP,
+        name=options.name,
+        revision=options.revision,
+        clip_length_s=options.clip_length_s,
+        device=options.device,
+    )
+    return EncoderSet(frames=frames, text=text)
+
+
+def _clap(options: EncoderOptions) -> EncoderSet:
+    from momentkit.features.clap import DEFAULT_CLAP, load_clap
+
+    sound = load_clap(
+        options.source or DEFAULT_CLAP,
+        name=options.name,
+        revision=options.revision,
+        clip_length_s=options.clip_length_s,
+        device=options.device,
+    )
+    return EncoderSet(sound=sound)
+
+
+def _minilm(options: EncoderOptions) -> EncoderSet:
+    from momentkit.features.minilm import DEFAULT_MINILM, load_minilm
+
+    text = load_minilm(
+        options.source or DEFAULT_MINILM,
+        name=options.name,
+        revision=options.revision,
+        device=options.device,
+    )
+    return EncoderSet(text=text)
+
+
+def _slowfast(options: EncoderOptions) -> EncoderSet:
+    from momentkit.features.slowfast import SlowFastEncoder
+
+    path = _file(options, "slowfast", "SLOWFAST_8x8_R50.pkl")
+    return EncoderSet(
+        frames=SlowFastEncoder.read(path, clip_length_s=options.clip_length_s, device=options.device)
+    )
+
+
+def _cnn14(options: EncoderOptions) -> EncoderSet:
+    from momentkit.features.cnn14 import Cnn14Encoder
+
+    path = _file(options, "cnn14", "Cnn14_mAP=0.431.pth")
+    return EncoderSet(
+        sound=Cnn14Encoder.read(path, clip_length_s=options.clip_length_s, device=options.device)
+    )
+
+
+def _glove(options: EncoderOptions) -> EncoderSet:
+    from momentkit.features.glove import GloveTextEncoder
+
+    if options.source is None:
+        raise FeatureError("the encoder glove needs a file of word vectors, such as glove.6B.300d.txt")
+    return EncoderSet(text=GloveTextEncoder(options.source))
+
+
+def _file(options: EncoderOptions, name: str, published: str) -> Path:
+    if options.source is None:
+        raise FeatureError(
+            f"the encoder {name} needs its weights: fetch {published}, then "
+            f"`momentkit features import {published} --encoder {name} -o {name}.safetensors`"
+        )
+    return Path(options.source)
+
+
+ENCODERS: dict[str, Callable[[EncoderOptions], EncoderSet]] = {
+    "tiny": _tiny,
+    "clip": _clip,
+    "siglip": _siglip,
+    "slowfast": _slowfast,
+    "clap": _clap,
+    "cnn14": _cnn14,
+    "minilm": _minilm,
+    "glove": _glove,
+}
+
+
+def encoder_by_name(name: str | Path, *, clip_length_s: float = 1.0, device: str = "cpu") -> Encoders:
+    """Encoders of frames and of text that a command line names.
+
+    Args:
+        name: "tiny" (bundled), "clip", "siglip2", a hub id, or the directory of a checkpoint.
+        clip_length_s: seconds a clip covers; tiny has its own.
+        device: torch device.
+
+    Raises:
+        FeatureError: no such encoder, or not one of frames and text both.
+        MissingExtraError: it needs an extra.
+    """
+    found = load_encoders(name, EncoderOptions(clip_length_s=clip_length_s, device=device))
+    if found.frames is None or found.text is None:
+        raise FeatureError(
+            f"the encoder {str(name)!r} does not encode frames and sentences both, as clip does"
+        )
+    return found.frames, found.text
 
 
 def create_encoders(
@@ -20,7 +218,7 @@ def create_encoders(
 
     Args:
         contract: of the weights.
-        directory: a local CLIP checkpoint, taken for the CLIP encoder the contract names.
+        directory: a local checkpoint, taken for the encoder of its family that the contract names.
         device: torch device.
 
     Raises:
@@ -35,12 +233,15 @@ def create_encoders(
             "weights of one stream only: give feature files instead"
         )
     stream, text = contract.video[0], contract.text
-    for wanted in (stream, text):
-        _require_known(wanted, directory)
+    families = {wanted.encoder: _known_family(wanted, directory) for wanted in (stream, text)}
     loaded = {
-        wanted.encoder: _load(wanted, contract.clip_length_s, directory, device) for wanted in (stream, text)
+        wanted.encoder: _load(wanted, families[wanted.encoder], contract.clip_length_s, directory, device)
+        for wanted in (text, stream)  # of one encoder for both, the stream's revision decides
     }
-    frame_encoder, text_encoder = loaded[stream.encoder][0], loaded[text.encoder][1]
+    frame_encoder, text_encoder = loaded[stream.encoder].frames, loaded[text.encoder].text
+    if frame_encoder is None or text_encoder is None:
+        name, what = (stream.encoder, "frames") if frame_encoder is None else (text.encoder, "sentences")
+        raise FeatureError(f"these weights need {what} encoded by {name!r}, which does not encode {what}")
     frame_encoder.contract = _agreed(stream, frame_encoder.contract, "video")
     text_encoder.contract = _agreed(text, text_encoder.contract, "text")
     if frame_encoder.clip_length_s != contract.clip_length_s:
@@ -51,30 +252,6 @@ def create_encoders(
     return frame_encoder, text_encoder
 
 
-def encoder_by_name(name: str | Path, *, clip_length_s: float = 1.0, device: str = "cpu") -> Encoders:
-    """The encoders a command line names.
-
-    Args:
-        name: "tiny" (bundled), "clip" (OpenAI's ViT-B/32 from the hub), a CLIP hub id, or the directory of a
-            CLIP checkpoint.
-        clip_length_s: seconds a clip covers, for CLIP; tiny has its own.
-        device: torch device.
-
-    Raises:
-        FeatureError: no such encoder.
-        MissingExtraError: it needs an extra.
-    """
-    if str(name) == "tiny":
-        return _tiny()
-    from momentkit.features.clip import DEFAULT_CLIP, load_clip
-
-    if str(name) == "clip":
-        return load_clip(DEFAULT_CLIP, clip_length_s=clip_length_s, device=device)
-    if Path(name).is_dir() or str(name).startswith(CLIP_PREFIXES):
-        return load_clip(name, clip_length_s=clip_length_s, device=device)
-    raise FeatureError(f"no encoder {str(name)!r}; there are tiny, clip, and directories of CLIP checkpoints")
-
-
 def contract_of(frames: FrameEncoder, text: TextEncoder, *, tef: bool = True) -> FeatureContract:
     """The contract of features that these two encoders give."""
     return FeatureContract(
@@ -82,32 +259,36 @@ def contract_of(frames: FrameEncoder, text: TextEncoder, *, tef: bool = True) ->
     )
 
 
-def _require_known(wanted: StreamContract, directory: Path | None) -> None:
-    known = (TINY_PREFIX, *CLIP_PREFIXES)
-    if wanted.encoder.startswith(known) or (directory is not None and directory.name == wanted.encoder):
-        return
+def _known_family(wanted: StreamContract, directory: Path | None) -> str:
+    if wanted.encoder.startswith(TINY_PREFIX):
+        return "tiny"
+    named = directory if directory is not None and directory.name == wanted.encoder else None
+    if family := family_of(wanted.encoder, named):
+        return family
+    known = (TINY_PREFIX, *(prefix for prefixes in _FAMILIES.values() for prefix in prefixes))
     raise FeatureError(
         f"these weights need features of {wanted.encoder!r}, an encoder that is not available here; there "
-        f"are {', '.join(prefix + '*' for prefix in known)} and directories of CLIP checkpoints; give "
+        f"are {', '.join(prefix + '*' for prefix in known)} and directories of checkpoints; give "
         "feature files, or use other weights"
     )
 
 
-def _load(wanted: StreamContract, clip_length_s: float, directory: Path | None, device: str) -> Encoders:
-    if wanted.encoder.startswith(TINY_PREFIX):
-        return _tiny()
-    from momentkit.features.clip import load_clip
+def _load(
+    wanted: StreamContract, family: str, clip_length_s: float, directory: Path | None, device: str
+) -> EncoderSet:
+    # A copy on disk does not say which model it is a copy of: the user's word, checked by its widths and,
+    # where the weights state it, by its checksum.
+    from momentkit.features.checkpoint import commit_of
 
-    if directory is None:
-        return load_clip(wanted.encoder, revision=wanted.revision, clip_length_s=clip_length_s, device=device)
-    # A copy on disk does not say which model it is a copy of: the user's word, checked by its widths below.
-    return load_clip(directory, name=wanted.encoder, clip_length_s=clip_length_s, device=device)
-
-
-def _tiny() -> Encoders:
-    from momentkit.features.tiny import TinyFrameEncoder, TinyTextEncoder
-
-    return cast(FrameEncoder, TinyFrameEncoder.bundled()), TinyTextEncoder.bundled()
+    local = directory is not None and family_of("", directory) == family
+    options = EncoderOptions(
+        source=directory if local else wanted.encoder,
+        name=wanted.encoder,
+        revision=commit_of(wanted.revision),
+        clip_length_s=clip_length_s,
+        device=device,
+    )
+    return ENCODERS[family](options)
 
 
 def _agreed(wanted: StreamContract, seen: StreamContract, what: str) -> StreamContract:
@@ -116,9 +297,11 @@ def _agreed(wanted: StreamContract, seen: StreamContract, what: str) -> StreamCo
     A revision the weights do not state fits any; the precision features were stored in is reproduced by
     rounding, see `extract.finish_rows`; so is the normalisation.
     """
+    from momentkit.features.checkpoint import same_weights
+
     free = {"dtype": wanted.dtype, "normalisation": wanted.normalisation}
-    if not wanted.revision:
-        free["revision"] = ""
+    if same_weights(wanted.revision, seen.revision):
+        free["revision"] = wanted.revision
     adapted = seen.model_copy(update=free)
     for field, value in wanted.model_dump().items():
         got = getattr(adapted, field)

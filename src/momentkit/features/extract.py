@@ -20,10 +20,10 @@ from momentkit.core.contract import FeatureContract, StreamContract
 from momentkit.core.errors import FeatureError, VideoError
 from momentkit.core.timeline import timestamp
 from momentkit.core.types import TextFeatures, VideoFeatures
-from momentkit.features.base import FrameEncoder, TextEncoder
+from momentkit.features.base import FrameEncoder, SoundEncoder, TextEncoder
 from momentkit.features.store import prepare_rows
 from momentkit.video.limits import DEFAULT_LIMITS, VideoLimits
-from momentkit.video.probe import probe
+from momentkit.video.probe import VideoInfo, probe
 from momentkit.video.reader import VideoReader, open_video
 
 CHUNK_BYTES = 48 * 1024**2  # pixels held at once, one clip at least
@@ -64,13 +64,7 @@ def encode_video(
         VideoError: the film cannot be read, or is cut.
         FeatureError: the encoder gave a wrong number of rows or a number that is not finite.
     """
-    info = probe(path, limits)
-    if not (info.complete or tolerate_cut):
-        raise VideoError(
-            "truncated",
-            f"{path} is cut off or damaged: its first {timestamp(info.duration_s)} are whole; "
-            "fetch or copy it again",
-        )
+    info = whole_film(path, limits, tolerate_cut=tolerate_cut)
     length_s = encoder.clip_length_s
     clips = clip_count(info.duration_s, length_s)
     starts_s = np.arange(clips)[:, None] * length_s
@@ -80,7 +74,7 @@ def encode_video(
     with open_video(path, limits, tolerate_cut=tolerate_cut) as reader:
         for frames in _chunks(reader, times_s, encoder.frame_size):
             chunk_TD = finish_rows(encoder.encode_frames(frames), encoder.contract)
-            rows.append(_checked(chunk_TD, len(frames) // times_s.shape[1], encoder, done))
+            rows.append(checked_rows(chunk_TD, len(frames) // times_s.shape[1], encoder, done))
             done += len(chunk_TD)
             if progress is not None:
                 progress(done, clips)
@@ -90,6 +84,22 @@ def encode_video(
         duration_s=info.duration_s,
         contract=contract,
     )
+
+
+def whole_film(path: str | Path, limits: VideoLimits, *, tolerate_cut: bool = False) -> VideoInfo:
+    """Measure a film.
+
+    Raises:
+        VideoError: it cannot be read, or is cut and that is not tolerated.
+    """
+    info = probe(path, limits)
+    if not (info.complete or tolerate_cut):
+        raise VideoError(
+            "truncated",
+            f"{path} is cut off or damaged: its first {timestamp(info.duration_s)} are whole; "
+            "fetch or copy it again",
+        )
+    return info
 
 
 def _chunks(
@@ -110,9 +120,14 @@ def _chunks(
         yield frames
 
 
-def _checked(
-    rows_TD: NDArray[np.float32], clips: int, encoder: FrameEncoder, first_clip: int
+def checked_rows(
+    rows_TD: NDArray[np.float32], clips: int, encoder: FrameEncoder | SoundEncoder, first_clip: int
 ) -> NDArray[np.float32]:
+    """The rows that an encoder gave for `clips` clips from `first_clip` on.
+
+    Raises:
+        FeatureError: not (clips, D), or not finite.
+    """
     wanted = clips, encoder.contract.dim
     if rows_TD.shape != wanted:
         raise FeatureError(

@@ -1,9 +1,9 @@
 """Feature files: read, written, normalised and joined the one way that training and inference share.
 
-Read as published: `.npz` with one array a key, a bare `.npy`, or a `.pt` of one tensor (see `bare_tensor`).
-A header is believed only after it was compared with the bytes that are there; object arrays are refused,
-nothing is unpickled. Other pickles and HDF5 are refused by name: on hostile input they run or crash native
-code.
+Read as published: `.npz` with one array a key, a bare `.npy`, a `.pt` of one tensor (see `bare_tensor`), or
+one HDF5 file of all videos, named where a folder would be (see `hdf5`). A header is believed only after it
+was compared with the bytes that are there; object arrays are refused, nothing is unpickled. Other pickles are
+refused by name: on hostile input they run code.
 
 Source   normalisation, cut, time channels: Moment-DETR's dataset class (specification: `x / (||x|| + 1e-5)`
          for each stream before joining, (i/T, i/T + 1/T) appended last)
@@ -27,13 +27,17 @@ from momentkit.core.contract import StreamContract
 from momentkit.core.errors import FeatureError, FeatureMismatchError
 from momentkit.core.files import atomic_write, read_bytes
 from momentkit.features.bare_tensor import read_bare_tensor
+from momentkit.features.hdf5 import entry_headers, entry_names, is_inside, read_entry
 
 MAX_ARRAY_BYTES = 256 * 1024**2  # three hours of SlowFast + CLIP at one clip a second are 116 MiB
 CONTRACT_FILE = "contract.json"
-NORM_EPS = 1e-5
+NORM_EPS, UNIT_EPS = 1e-5, 1e-12
 _ENDINGS = (".npz", ".pt", ".npy")  # in the order in which the published loaders look
 _PICKLE = "a pickle; convert it once: numpy.save(name, torch.load(file, weights_only=True).float().numpy())"
-_HDF5 = "HDF5; convert it once: numpy.save(video_id, file[video_id][:]) for each video"
+_HDF5 = (
+    "an HDF5 file of one video; one file of all videos is read, where `folder` names the file itself: "
+    "convert it once: numpy.save(video_id, file[key][:]) for each video"
+)
 _REFUSED = {".pth": _PICKLE, ".pkl": _PICKLE, ".h5": _HDF5, ".hdf5": _HDF5}
 # What numpy, zipfile and zlib raise on damaged or hostile bytes.
 _DAMAGE = (
@@ -43,12 +47,17 @@ _DAMAGE = (
 
 
 def find_features(path: str | Path) -> Path:
-    """The feature file of a name given with or without its ending.
+    """The feature file of a name given with or without its ending; `file.hdf5/name` is an entry of a file.
 
     Raises:
         FeatureError: none there, or only one in a format that is not read (the message says what would do).
+        MissingExtraError: it is HDF5 and h5py is not installed.
     """
     path = Path(path)
+    if is_inside(path):
+        if path.name not in entry_names(path.parent):
+            raise FeatureError(f"no entry {path.name!r} in {path.parent}")
+        return path
     candidates = [path] if path.suffix in {*_ENDINGS, *_REFUSED} else []
     # Not `with_suffix`: a video id may hold dots ("id_60.0_210.0").
     candidates += [Path(f"{path}{ending}") for ending in (*_ENDINGS, *_REFUSED)]
@@ -114,6 +123,8 @@ def _checked(rows_ND: NDArray[np.float32], where: str) -> NDArray[np.float32]:
 
 
 def _read_array(path: Path, key: str, limit_bytes: int) -> NDArray[np.float32]:
+    if is_inside(path):
+        return _float32(read_entry(path, key, limit_bytes))
     try:
         if path.stat().st_size > limit_bytes:
             raise FeatureError(f"{path} has {path.stat().st_size} bytes; at most {limit_bytes} are read")
@@ -171,6 +182,8 @@ def read_headers(path: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:
         FeatureError: missing or damaged.
     """
     found = find_features(path)
+    if is_inside(found):
+        return entry_headers(found)
     try:
         if found.suffix == ".npy":
             with found.open("rb") as stream:
@@ -248,14 +261,14 @@ def read_contract(folder: str | Path) -> StreamContract | None:
 
 
 def require_stream(wanted: StreamContract, seen: StreamContract, where: str) -> None:
-    """Refuse one stream's features that are not what was declared.
+    """Refuse one stream's features that are not what was declared; a revision that is not declared fits any.
 
     Raises:
         FeatureMismatchError: names the first field that differs.
     """
     for field, value in wanted.model_dump().items():
         other = getattr(seen, field)
-        if value != other:
+        if value != other and not (field == "revision" and not value):
             raise FeatureMismatchError(
                 f"{where}: {field} of the features is {other!r}, expected {value!r}; "
                 "use features of one contract, or correct the one that is declared"
@@ -270,12 +283,40 @@ def l2_normalise(rows_ND: NDArray[np.float32]) -> NDArray[np.float32]:
 def prepare_rows(rows_ND: NDArray[np.float32], normalisation: str) -> NDArray[np.float32]:
     """Rows as a stream's contract wants them at the model's door.
 
+    Args:
+        rows_ND: as the file holds them.
+        normalisation: "l2", x / (||x|| + 1e-5); "unit", x / max(||x||, 1e-12), as 2D-TAN and MomentDiff's C3D
+            sets have it; or "none".
+
     Raises:
-        FeatureError: a normalisation other than "l2" and "none".
+        FeatureError: another normalisation.
     """
-    if normalisation not in ("l2", "none"):
-        raise FeatureError(f'no normalisation {normalisation!r}; there are "l2" and "none"')
+    if normalisation not in ("l2", "unit", "none"):
+        raise FeatureError(f'no normalisation {normalisation!r}; there are "l2", "unit" and "none"')
+    if normalisation == "unit":
+        length_N1 = np.linalg.norm(rows_ND, axis=-1, keepdims=True)
+        return rows_ND / np.maximum(length_N1, np.float32(UNIT_EPS))
     return l2_normalise(rows_ND) if normalisation == "l2" else rows_ND
+
+
+def average_rows(rows_TD: NDArray[np.float32], count: int, *, published: bool = False) -> NDArray[np.float32]:
+    """A video of any length as `count` rows: the mean of each of `count` equal parts, (count, D).
+
+    Borders are i/count * T, rounded half to even, or down where T < count; an empty part repeats the row at
+    its border. Nothing is normalised again.
+
+    Args:
+        rows_TD: at least one row.
+        count: how many rows come back.
+        published: as MomentDiff and MS-2D-TAN do it, where the last row is left out of the last part (all
+            borders are kept below T).
+    """
+    rows = len(rows_TD)
+    share = np.arange(count + 1, dtype=np.float32) / np.float32(count) * np.float32(rows)
+    border = (np.round(share) if rows >= count else np.floor(share)).astype(np.int64)
+    first = np.minimum(border[:-1], rows - 1)
+    end = np.minimum(border[1:], rows - 1 if published else rows)
+    return np.stack([rows_TD[a : max(b, a + 1)].mean(0) for a, b in zip(first, end, strict=True)])
 
 
 def join_streams(streams: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], tuple[int, ...]]:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from momentkit.core.types import Batch, Targets
+
 RANKS = 11  # graded labels go from 0 to 12; ranks 1 to 11 are contrasted and the sum is divided by 12
 
 
@@ -39,34 +41,83 @@ def rank(score_BX: Tensor, label_BX: Tensor, mask_BX: Tensor, temperature: float
     return (-total_RB / (positive_RBX.sum(2) + 1e-6)).mean(1).sum() / (RANKS + 1)
 
 
+def margin_and_rank(score_BT: Tensor, targets: Targets, mask_BT: Tensor, delta: float) -> Tensor:
+    """Both of the above, on the clips of one pass."""
+    gap = margin(score_BT, targets.positive_clip_BP, targets.negative_clip_BP, delta)
+    return gap + rank(score_BT, targets.saliency_BT, mask_BT)
+
+
 def negative_pair(score_BX: Tensor, mask_BX: Tensor) -> Tensor:
     """Clips of a video with a sentence of another one score low: mean over samples of the sum over clips."""
     return (F.softplus(score_BX) * mask_BX).sum(1).mean()
 
 
 def against_negative(
-    score_BT: Tensor,
-    negative_BT: Tensor,
-    label_BT: Tensor,
-    mask_BT: Tensor,
-    positive_BP: Tensor,
-    negative_BP: Tensor,
-    delta: float,
+    score_BT: Tensor, negative_BT: Tensor, targets: Targets, mask_BT: Tensor, delta: float
 ) -> Tensor:
-    """Margin, rank over the clips of both passes, and the negative pair: the saliency loss of most models.
+    """Margin, rank over the clips of both passes, and the negative pair.
 
     Args:
         score_BT: clip scores with the right sentence.
         negative_BT: with a sentence of another video.
-        label_BT, mask_BT, positive_BP, negative_BP: as above.
+        targets: labels, and clips of the margin.
+        mask_BT: True = real.
         delta: of the margin.
     """
-    both = torch.cat([score_BT, negative_BT], 1)
+    both, label_BT = torch.cat([score_BT, negative_BT], 1), targets.saliency_BT
     return (
-        margin(score_BT, positive_BP, negative_BP, delta)
+        margin(score_BT, targets.positive_clip_BP, targets.negative_clip_BP, delta)
         + rank(both, F.pad(label_BT, (0, label_BT.shape[1])), mask_BT.repeat(1, 2))
         + negative_pair(negative_BT, mask_BT)
     )
+
+
+def real_negatives(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Which samples' next sample is of another video (B,), and the rows (R,) of the sentences they get."""
+    samples = len(batch.video_BTD)
+    keys = batch.video_keys or tuple(map(str, range(samples)))
+    differ = [key != other for key, other in zip(keys, keys[1:] + keys[:1], strict=True)]
+    real_B = torch.tensor(differ, device=batch.video_BTD.device)
+    return real_B, (real_B.nonzero()[:, 0] + 1) % samples
+
+
+def against_real(
+    score_BT: Tensor,
+    negative_RT: Tensor | None,
+    real_B: Tensor,
+    targets: Targets,
+    mask_BT: Tensor,
+    delta: float,
+    rank_false: bool,
+) -> Tensor:
+    """Margin, and rank with the negative pass beside the positive one where the negative is real.
+
+    Args:
+        score_BT: clip scores with the right sentence.
+        negative_RT: with a sentence of another video, of the samples that have one; None = none has.
+        real_B: which these are.
+        targets, mask_BT, delta: as above.
+        rank_false: whether the others are ranked by themselves.
+    """
+    if negative_RT is None:
+        return margin_and_rank(score_BT, targets, mask_BT, delta)
+    label_BT = targets.saliency_BT
+    loss = margin(score_BT, targets.positive_clip_BP, targets.negative_clip_BP, delta) + rank(
+        torch.cat([score_BT[real_B], negative_RT], 1),
+        F.pad(label_BT[real_B], (0, negative_RT.shape[1])),
+        mask_BT[real_B].repeat(1, 2),
+    )
+    return loss + rank(score_BT[~real_B], label_BT[~real_B], mask_BT[~real_B]) if rank_false else loss
+
+
+def share_cross_entropy(share: Tensor, label: Tensor) -> Tensor:
+    """Mean binary cross entropy of shares in [0, 1].
+
+    Torch's own refuses mixed precision, and its gradient at a share of exactly 0 or 1 is of the order 1e12.
+    """
+    smallest = torch.finfo(torch.float32).tiny
+    log, log_rest = (part.float().clamp(min=smallest).log() for part in (share, 1 - share))
+    return -(label * log + (1 - label) * log_rest).mean()
 
 
 def divergence(logits_BX: Tensor, label_BX: Tensor, mask_BX: Tensor) -> Tensor:

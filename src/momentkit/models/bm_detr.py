@@ -20,61 +20,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from momentkit.core.config import check_sizes
 from momentkit.core.errors import ConfigError
-from momentkit.core.types import Batch, Losses, Prediction
+from momentkit.core.types import Batch, Losses, Targets
 from momentkit.losses.contrastive import info_nce
 from momentkit.losses.matching import match
 from momentkit.losses.saliency import margin
 from momentkit.losses.spans import set_terms, targets_as_fractions
-from momentkit.nn.decoder import AnchorDecoderLayer, SpanHead, loop, predict_moments, span_positions
-from momentkit.nn.distill_align import DistillAlign
+from momentkit.models import family
+from momentkit.nn.decoder import AnchorDecoderLayer, SpanHead, loop, span_positions
 from momentkit.nn.masks import masked_mean, masked_softmax
-from momentkit.nn.pointwise import Dropout, PReLU
-from momentkit.nn.positions import clip_positions
-from momentkit.nn.transformer import EncoderLayer, InputProjection, Mlp, draw_xavier
+from momentkit.nn.transformer import Mlp, draw_xavier
 
 GRID_TOLERANCE = 1e-4  # a window's border so close to a clip's lies on it
 COSTS = (1.0, 8.0, 8.0)  # of the matcher: span, overlap, class
 
 
 @dataclass(frozen=True, kw_only=True)
-class BMDETRConfig:
+class BMDETRConfig(family.FamilyConfig):
     """Options; the defaults are the published QVHighlights run."""
 
-    video_dim: int = 2818  # clip features with the two time channels
-    text_dim: int = 512
-    hidden: int = 256
-    heads: int = 8
-    feed_forward: int = 1024
-    input_layers: int = 2
     encoder_layers: int = 3
     decoder_layers: int = 3
-    queries: int = 10
     contrast: int = 256  # width of the vectors that are contrasted
     temperature: float = 0.07
-    dropout: float = 0.1
-    input_dropout: float = 0.5
     shifting: bool = False  # train on a second copy of each video with its moment moved (Charades-STA)
     time_channels: int = 2  # last channels of the video that tell the time: they stay when clips move
-    margin: float = 0.2
     background: float = 0.1  # weight of an unmatched query in the label loss
     weight_span: float = 1.0
     weight_giou: float = 8.0
     weight_label: float = 8.0
-    weight_saliency: float = 1.0
     weight_contrast: float = 3.0
     weight_guidance: float = 2.0
-    decoder_loops: int = 1  # LD-DETR's Loop Decoder
-    distill_align: bool = False  # LD-DETR's Distill Align, in training
-    distill_memory: int = 65_536
-    distill_share: float = 0.4
-    weight_align: float = 0.6
-    weight_similarity: float = 0.6
-    faithful: bool = False  # the published arithmetic on padding and in shifting
 
     def __post_init__(self) -> None:
-        check_sizes(self, multiple_of=4)
+        super().__post_init__()
         if not self.contrast >= 1:
             raise ConfigError(f"contrast must be at least 1, got {self.contrast}")
         if not self.temperature > 0:
@@ -147,22 +126,13 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Stages:
-    """All that the network computes on the way; what losses, predictions and parity read.
+class Stages(family.FamilyStages):
+    """All that the network computes on the way. Only the last decoder layer answers: no other is trained."""
 
-    Only the last layer of logits and spans is kept: no other is trained.
-    """
-
-    video_BTd: Tensor
-    text_BLd: Tensor
-    positions_BTd: Tensor
     encoded: Encoded
     match_BT: Tensor  # lowered by the other sentence, where one was given; 0 on padding
     weighed_BTd: Tensor
-    saliency_BT: Tensor
     decoded: Decoded
-    logits_NBQ2: Tensor
-    spans_cw_NBQ2: Tensor
 
 
 class Shifted(NamedTuple):
@@ -172,30 +142,17 @@ class Shifted(NamedTuple):
     matched_BT: Tensor
 
 
-class BMDETR(nn.Module):
+class BMDETR(family.FamilyModel[BMDETRConfig, Stages]):
     """The network and its losses."""
 
     def __init__(self, config: BMDETRConfig) -> None:
-        super().__init__()
-        self.config = c = config
-        d = c.hidden
-        self.video_in = InputProjection(c.video_dim, d, c.input_layers, c.input_dropout)
-        self.text_in = InputProjection(c.text_dim, d, c.input_layers, c.input_dropout)
-        sizes = d, c.heads, c.feed_forward, c.dropout
-        self.encoder = nn.ModuleList(
-            EncoderLayer(*sizes, Dropout(c.dropout), PReLU()) for _ in range(c.encoder_layers)
-        )
+        super().__init__(config)
+        c, d = config, config.hidden
+        self.encoder = family.encoder_stack(c, c.encoder_layers)
         self.position_scale = Mlp(d, d, d)  # one for all layers
-        self.decoder = FixedAnchorDecoder(
-            [
-                AnchorDecoderLayer(*sizes, Dropout(c.dropout), PReLU(), first=index == 0)
-                for index in range(c.decoder_layers)
-            ],
-            d,
-        )
+        self.decoder = FixedAnchorDecoder(family.anchor_layers(c), d)
         draw_xavier(self.encoder, self.position_scale, self.decoder)
-        self.anchors = nn.Parameter(torch.randn(c.queries, 2))  # before the sigmoid, centre and width
-        self.head = SpanHead(d)
+        self.anchors, self.head = family.draw_anchors(c), SpanHead(d)
         self.match_hidden, self.match_out = nn.Linear(d, d // 2, bias=False), nn.Linear(d // 2, 1, bias=False)
         self.saliency = nn.Linear(d, 1, bias=False)
         # The loss sees differences of scores alone: nothing can train this number. Published weights hold it.
@@ -203,18 +160,7 @@ class BMDETR(nn.Module):
         self.register_buffer("saliency_bias", torch.zeros(1))
         self.video_pool, self.text_pool = Pool(d), Pool(d)
         self.contrast_video, self.contrast_text = nn.Linear(d, c.contrast), nn.Linear(d, c.contrast)
-        self.distill = (
-            DistillAlign(
-                self.video_in, self.text_in, d, c.distill_memory, c.distill_share, faithful=c.faithful
-            )
-            if c.distill_align
-            else None
-        )
-
-    def forward(self, batch: Batch, *, generator: torch.Generator | None = None) -> Prediction:
-        """Moments as fractions, and saliency; nothing here is random, `generator` is unused."""
-        stages = self.stages(batch)
-        return predict_moments(stages.logits_NBQ2[-1], stages.spans_cw_NBQ2[-1], stages.saliency_BT)
+        self.distill = self.plug_in()
 
     def stages(self, batch: Batch, *, negative: bool = False) -> Stages:
         """The whole network; see the picture at the top of the file.
@@ -223,61 +169,43 @@ class BMDETR(nn.Module):
             batch: with targets, where `negative` is set.
             negative: whether another sentence lowers the chance of a match, as in training.
         """
-        mask_BT, mask_BL = batch.video_mask_BT, batch.text_mask_BL
-        video_BTd, text_BLd = self.video_in(batch.video_BTD), self.text_in(batch.text_BLE)
-        positions_BTd = clip_positions(mask_BT, self.config.hidden)
-        encoded = self.encode(video_BTd, positions_BTd, mask_BT, text_BLd, mask_BL)
+        given = self.project(batch)
+        encoded = self.encode(given)
         match_BT = encoded.match_BT
         if negative:
             words_BLE, words_mask_BL = negative_words(batch)
-            other = self.encode(video_BTd, positions_BTd, mask_BT, self.text_in(words_BLE), words_mask_BL)
+            other = self.encode(given._replace(text_BLd=self.text_in(words_BLE), mask_BL=words_mask_BL))
             match_BT = match_BT * (1 - other.match_BT)
-        match_BT = match_BT.masked_fill(~mask_BT, 0.0)
-        seen_BT = torch.ones_like(mask_BT) if self.config.faithful else mask_BT
-        weighed_BTd = masked_softmax(match_BT, seen_BT, 1)[..., None] * encoded.clips_BTd
-        decoded = self.decode(encoded, positions_BTd, mask_BT, mask_BL)
+        match_BT = match_BT.masked_fill(~given.mask_BT, 0.0)
+        share_BT = masked_softmax(match_BT, self.counted(given.mask_BT), 1)
+        weighed_BTd = share_BT[..., None] * encoded.clips_BTd
+        decoded = self.decode(encoded, given)
         logits_BQ2, spans_cw_BQ2 = self.head(decoded.hidden_NBQd[-1], decoded.anchors_Q2)
-        return Stages(
-            video_BTd=video_BTd,
-            text_BLd=text_BLd,
-            positions_BTd=positions_BTd,
-            encoded=encoded,
-            match_BT=match_BT,
-            weighed_BTd=weighed_BTd,
-            saliency_BT=self.saliency(weighed_BTd)[..., 0] + self.saliency_bias,
-            decoded=decoded,
-            logits_NBQ2=logits_BQ2[None],
-            spans_cw_NBQ2=spans_cw_BQ2[None],
-        )
+        saliency_BT = self.saliency(weighed_BTd)[..., 0] + self.saliency_bias
+        answers = given, logits_BQ2[None], spans_cw_BQ2[None], saliency_BT
+        return Stages(*answers, encoded, match_BT, weighed_BTd, decoded)
 
-    def encode(
-        self,
-        video_BTd: Tensor,
-        positions_BTd: Tensor,
-        video_mask_BT: Tensor,
-        text_BLd: Tensor,
-        text_mask_BL: Tensor,
-    ) -> Encoded:
+    def encode(self, given: family.Given) -> Encoded:
         """Clips and words in one encoder; each layer scales the clips' positions by what it is given."""
-        x_BMd = torch.cat([video_BTd, text_BLd], 1)
-        mask_BM = torch.cat([video_mask_BT, text_mask_BL], 1)
-        place_BMd = F.pad(positions_BTd, (0, 0, 0, text_BLd.shape[1]))  # words have none
+        clips, words = given.mask_BT.shape[1], given.mask_BL.shape[1]
+        x_BMd = torch.cat([given.video_BTd, given.text_BLd], 1)
+        mask_BM = torch.cat([given.mask_BT, given.mask_BL], 1)
+        place_BMd = F.pad(given.place_BTd, (0, 0, 0, words))  # words have none
         for layer in self.encoder:
             x_BMd = layer(x_BMd, place_BMd * self.position_scale(x_BMd), mask_BM)
-        clips_BTd, words_BLd = x_BMd.split([video_BTd.shape[1], text_BLd.shape[1]], 1)
+        clips_BTd, words_BLd = x_BMd.split([clips, words], 1)
         match_BT = self.match_out(self.match_hidden(clips_BTd).tanh())[..., 0].sigmoid()
         return Encoded(clips_BTd, words_BLd, match_BT)
 
-    def decode(
-        self, encoded: Encoded, positions_BTd: Tensor, video_mask_BT: Tensor, text_mask_BL: Tensor
-    ) -> Decoded:
+    def decode(self, encoded: Encoded, given: family.Given) -> Decoded:
         """Queries look at clips and words; positions are not scaled here."""
         memory_BMd = torch.cat([encoded.clips_BTd, encoded.words_BLd], 1)
-        mask_BM = torch.cat([video_mask_BT, text_mask_BL], 1)
-        place_BMd = F.pad(positions_BTd, (0, 0, 0, text_mask_BL.shape[1]))
+        mask_BM = torch.cat([given.mask_BT, given.mask_BL], 1)
+        place_BMd = F.pad(given.place_BTd, (0, 0, 0, given.mask_BL.shape[1]))
 
         def once(content_BQd: Tensor) -> Decoded:
-            return self.decoder(content_BQd, memory_BMd, mask_BM, place_BMd, self.anchors)
+            decoded: Decoded = self.decoder(content_BQd, memory_BMd, mask_BM, place_BMd, self.anchors)
+            return decoded
 
         content_BQd = memory_BMd.new_zeros(len(memory_BMd), self.config.queries, self.config.hidden)
         return loop(once, content_BQd, self.config.decoder_loops)
@@ -293,44 +221,48 @@ class BMDETR(nn.Module):
 
     def losses(self, batch: Batch, *, generator: torch.Generator | None = None, epoch: float = inf) -> Losses:
         """Terms of the batch, of its shifted copy where that is on (half each), and the plug-in's two."""
-        c, targets = self.config, batch.targets
-        assert targets is not None
+        assert batch.targets is not None
         stages = self.stages(batch, negative=True)
-        terms = self._terms(stages, batch, self.matched(batch))
-        if c.shifting:
+        terms = self.terms(stages, batch, batch.targets, epoch)
+        if self.config.shifting:
             moved = self.shifted(batch, generator)
-            again = self._terms(self.stages(moved.batch, negative=True), moved.batch, moved.matched_BT)
-            terms |= {f"{name}_shifted": term for name, term in again.items()}
-        half = 0.5 if c.shifting else 1.0
-        weights = {
-            "span": c.weight_span * half,
-            "giou": c.weight_giou * half,
-            "label": c.weight_label * half,
-            "saliency": c.weight_saliency * half,
-            "contrast": c.weight_contrast * half,
-            "guidance": c.weight_guidance * half,
-            "wrong": half,
-            "align": c.weight_align,
-            "similarity": c.weight_similarity,
-        }
-        if self.distill is not None:
-            terms["align"], terms["similarity"] = self.distill(
-                batch, self.video_in, self.text_in, stages.video_BTd, stages.text_BLd, epoch
-            )
-        return Losses(terms, {name: weights[name.split("_")[0]] for name in terms})
+            assert moved.batch.targets is not None
+            again = self.stages(moved.batch, negative=True)
+            again_terms = self.terms(again, moved.batch, moved.batch.targets, epoch, moved.matched_BT)
+            terms |= {f"{name}_shifted": term for name, term in again_terms.items()}
+        return self.weighed(terms | self.plug_in_terms(stages, batch, epoch))
 
-    def _terms(self, stages: Stages, batch: Batch, matched_BT: Tensor) -> dict[str, Tensor]:
-        c, targets = self.config, batch.targets
-        assert targets is not None
-        truth_cw = targets_as_fractions(targets.windows_clip, batch.video_mask_BT)
+    def weights(self) -> dict[str, float]:
+        """Of all terms; those that come twice weigh half."""
+        c, plug_in = self.config, ("align", "similarity")
+        more = {"contrast": c.weight_contrast, "guidance": c.weight_guidance, "wrong": 1.0}
+        weights, half = super().weights() | more, 0.5 if c.shifting else 1.0
+        return {name: weight * (1.0 if name in plug_in else half) for name, weight in weights.items()}
+
+    def terms(
+        self,
+        stages: Stages,
+        batch: Batch,
+        targets: Targets,
+        epoch: float,
+        matched_BT: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Set losses of the last decoder layer, saliency, contrast, guidance.
+
+        Args:
+            stages, batch, targets, epoch: as in the family.
+            matched_BT: clips of the moments, where `matched` does not tell.
+        """
+        c, mask_BT = self.config, batch.video_mask_BT
+        truth_cw = targets_as_fractions(targets.windows_clip, mask_BT)
         terms = set_terms(
             stages.logits_NBQ2, stages.spans_cw_NBQ2, truth_cw, costs=COSTS, background=c.background
         )
-        terms["saliency"] = margin(
-            stages.saliency_BT, targets.positive_clip_BP, targets.negative_clip_BP, c.margin
-        )
+        pairs = targets.positive_clip_BP, targets.negative_clip_BP
+        terms["saliency"] = margin(stages.saliency_BT, *pairs, c.margin)
         terms["contrast"] = info_nce(*self.contrasted(stages, batch), c.temperature, both=False)
-        terms["guidance"] = guidance(stages.match_BT, matched_BT, batch.video_mask_BT)
+        matched_BT = self.matched(batch) if matched_BT is None else matched_BT
+        terms["guidance"] = guidance(stages.match_BT, matched_BT, mask_BT)
         if c.faithful:
             terms["wrong"] = wrong_matches(stages, truth_cw)
         return terms

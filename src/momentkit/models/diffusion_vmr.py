@@ -13,6 +13,7 @@ Shapes   B videos  T clips  L words  D, E input widths  d hidden  Q proposals  N
          G true moments  k inner width of the dynamic interaction      cw = centre,width, fractions
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Literal, NamedTuple
@@ -109,6 +110,7 @@ class Condition(NamedTuple):
     positions_BTd: Tensor
     mask_BT: Tensor
     judged_BT: Tensor  # s_dis
+    noise_keys: tuple[int, ...]  # of the samples
 
 
 class Decoded(NamedTuple):
@@ -216,8 +218,13 @@ class DiffusionVMR(nn.Module):
         self.queries = nn.Parameter(torch.randn(c.proposals, d)) if learned else None
         self.share_T = schedule(c.noise_schedule, c.noise_steps)
 
+    @property
+    def sampling(self) -> Mapping[str, str]:
+        """Options that may be changed after training; learned proposals are as many as they are."""
+        return {"steps": "steps"} | ({"proposals": "proposals"} if self.time is not None else {})
+
     def forward(self, batch: Batch, *, generator: torch.Generator | None = None) -> Prediction:
-        """Moments in clips, and saliency; the samples of a batch share their noise."""
+        """Moments in clips, and saliency; a sample's noise follows from `generator` and its noise key."""
         return self.sample(batch, generator=generator)
 
     def sample(
@@ -244,11 +251,14 @@ class DiffusionVMR(nn.Module):
         span_steps, saliency_steps = c.steps, c.saliency_steps or c.steps
         if steps is not None:
             span_steps = saliency_steps = steps
-        found = self._moments(condition, proposals, span_steps, eta, generator)
+        start_cw_BQ2, found = self._moments(condition, proposals, span_steps, eta, generator)
         saliency_BT = condition.judged_BT + self._saliency(condition, saliency_steps, eta, generator)
         # In clips of the grid, the unit of the training targets; the duration may differ (D28).
         clips_B11 = batch.video_mask_BT.sum(1)[:, None, None]
-        spans = tuple(cw_to_se(decoded.spans_cw_NBQ2[-1]).clamp(0, 1) * clips_B11 for decoded in found)
+        start_BQ2, *spans = (
+            cw_to_se(spans_cw).clamp(0, 1) * clips_B11
+            for spans_cw in (start_cw_BQ2, *(decoded.spans_cw_NBQ2[-1] for decoded in found))
+        )
         score_BQ = found[-1].logits_NBQ2[-1].softmax(-1)[..., 0]
         valid_BQ = torch.ones_like(score_BQ, dtype=torch.bool)
         return Prediction(
@@ -257,7 +267,8 @@ class DiffusionVMR(nn.Module):
             valid_BQ=valid_BQ,
             saliency_BT=saliency_BT,
             span_unit="clip",
-            trace=spans,
+            trace=tuple(spans),
+            start_BQ2=start_BQ2,
         )
 
     def encode(self, batch: Batch) -> Condition:
@@ -276,7 +287,9 @@ class DiffusionVMR(nn.Module):
             weight_BL = masked_softmax(self.pool(text_BLd)[..., 0], words_BL, 1)
             sentence_Bd = (weight_BL[:, None] @ text_BLd)[:, 0]
         judged_BT = self.judge(memory_BTd)[..., 0].float()
-        return Condition(video_BTd, sentence_Bd, memory_BTd, positions_BTd, mask_BT, judged_BT)
+        return Condition(
+            video_BTd, sentence_Bd, memory_BTd, positions_BTd, mask_BT, judged_BT, batch.noise_keys
+        )
 
     def decode(self, condition: Condition, spans_cw_BQ2: Tensor, time_B: Tensor) -> Decoded:
         """One call of the moment decoder; each layer starts from the spans of the one before.
@@ -318,8 +331,8 @@ class DiffusionVMR(nn.Module):
         steps: int,
         eta: float,
         generator: torch.Generator | None,
-    ) -> list[Decoded]:
-        """What the moment decoder says at each step."""
+    ) -> tuple[Tensor, list[Decoded]]:
+        """Spans that the moment decoder is first given, and what it says at each step."""
         samples, scale = len(condition.mask_BT), self.config.signal_scale
 
         def decode(spans_cw_BQ2: Tensor, time: int) -> Decoded:
@@ -329,14 +342,15 @@ class DiffusionVMR(nn.Module):
 
         if self.decoder is None:
             none = condition.judged_BT.new_zeros(1, samples, 0, 2)
-            return [Decoded(none, none)]
+            return none[0], [Decoded(none, none)]
         if self.anchors is not None:
             if proposals not in (None, len(self.anchors)):
                 raise ConfigError(
                     f'moments = "queries" has learned {len(self.anchors)} proposals, {proposals} were asked '
                     f'for; only moments = "diffusion" takes any number'
                 )
-            return [decode(self.anchors.sigmoid().expand(samples, -1, 2), 0)]
+            anchors_BQ2 = self.anchors.sigmoid().expand(samples, -1, 2)
+            return anchors_BQ2, [decode(anchors_BQ2, 0)]
         count = self.config.proposals if proposals is None else proposals
         if not count >= 1:
             raise ConfigError(f"proposals must be at least 1, got {count}")
@@ -345,9 +359,10 @@ class DiffusionVMR(nn.Module):
             decoded = decode(to_spans(x_BQ2, scale), time)
             return to_signal(decoded.spans_cw_NBQ2[-1], scale), decoded
 
-        noise_BQ2 = noise_like(condition.judged_BT.new_empty(samples, count, 2), generator)
-        _, trace = ddim(denoise, noise_BQ2, self.share_T, steps, eta=eta, generator=generator)
-        return [step.aside for step in trace]
+        keys = condition.noise_keys
+        noise_BQ2 = noise_like(condition.judged_BT.new_empty(samples, count, 2), generator, keys)
+        _, trace = ddim(denoise, noise_BQ2, self.share_T, steps, eta=eta, generator=generator, keys=keys)
+        return to_spans(noise_BQ2, scale), [step.aside for step in trace]
 
     def _saliency(
         self, condition: Condition, steps: int, eta: float, generator: torch.Generator | None
@@ -362,8 +377,9 @@ class DiffusionVMR(nn.Module):
             time_B = torch.full((len(x_BT),), time, device=x_BT.device)
             return self.estimate(self.saliency_logits(condition, x_BT, time_B), condition.mask_BT), None
 
-        noise_BT = noise_like(condition.judged_BT, generator)
-        scores_BT, _ = ddim(denoise, noise_BT, self.share_T, steps, eta=eta, generator=generator)
+        keys = condition.noise_keys
+        noise_BT = noise_like(condition.judged_BT, generator, keys)
+        scores_BT, _ = ddim(denoise, noise_BT, self.share_T, steps, eta=eta, generator=generator, keys=keys)
         return scores_BT
 
     def saliency_logits(self, condition: Condition, noisy_BT: Tensor, time_B: Tensor) -> Tensor:

@@ -25,13 +25,23 @@ from torch import Tensor, nn
 from momentkit.core.errors import ConfigError
 from momentkit.core.types import Batch, Losses, Prediction, Targets
 from momentkit.losses.points import assign_targets, make_points
-from momentkit.losses.saliency import margin, negative_pair, rank
+from momentkit.losses.saliency import against_real, negative_pair, real_negatives, share_cross_entropy
 from momentkit.nn.attention import BareAttention
 from momentkit.nn.masks import masked_mean, masked_softmax
 from momentkit.nn.pointwise import PReLU
 from momentkit.nn.positions import clip_positions
 from momentkit.nn.pyramid import Pyramid
-from momentkit.nn.transformer import CrossLayer, EncoderLayer, InputProjection, Mlp, PathDrop, released_mask
+from momentkit.nn.transformer import (
+    CrossLayer,
+    EncoderLayer,
+    InputProjection,
+    Mlp,
+    PathDrop,
+    encode,
+    encode_behind,
+    look,
+    released_mask,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,13 +242,11 @@ class FlashVTG(nn.Module):
 
     def _encode_dummies(self, text_BLd: Tensor, text_mask_BL: Tensor) -> Tensor:
         """Dummies that have seen the sentence, (B, K, d); the words that come out are not used."""
-        samples, dummies = text_BLd.shape[0], self.config.dummies
-        sequence = torch.cat([self.dummy_tokens.expand(samples, -1, -1), text_BLd], 1)
-        positions = F.pad(self.dummy_positions, (0, 0, 0, text_BLd.shape[1])).expand(samples, -1, -1)
-        mask = F.pad(text_mask_BL, (dummies, 0), value=True)
-        for layer in self.dummy_encoder:
-            sequence = layer(sequence, positions, mask)
-        return sequence[:, :dummies]
+        dummies = self.dummy_tokens, self.dummy_positions
+        nowhere = torch.zeros_like(text_BLd)
+        return encode_behind(*dummies, self.dummy_encoder, text_BLd, nowhere, text_mask_BL)[
+            :, : self.config.dummies
+        ]
 
     def _fuse(
         self,
@@ -255,14 +263,9 @@ class FlashVTG(nn.Module):
         mask_BM = F.pad(text_mask_BL, (c.dummies, 0), value=True)
         tiled = c.faithful if c.released_mask is None else c.released_mask
         blocked = released_mask(video_mask_BT, mask_BM, c.heads) if tiled else None
-        cross_BTd, maps = video_BTd, []
-        for layer in self.cross:
-            cross_BTd, weights_BTM = layer(cross_BTd, positions_BTd, keys_BMd, text_BLd, mask_BM, blocked)
-            maps.append(weights_BTM)
+        cross_BTd, maps = look(self.cross, video_BTd, positions_BTd, keys_BMd, text_BLd, mask_BM, blocked)
         attention_BTM = torch.stack(maps).mean(0)
-        encoded_BTd = cross_BTd
-        for layer in self.encoder:
-            encoded_BTd = layer(encoded_BTd, positions_BTd, video_mask_BT)
+        encoded_BTd = encode(self.encoder, cross_BTd, positions_BTd, video_mask_BT)
         counted_BT = torch.ones_like(video_mask_BT) if c.faithful else video_mask_BT
         global_B1d = self.saliency_global(masked_mean(encoded_BTd, counted_BT[..., None], 1))[:, None]
         saliency_BT = (self.saliency_clip(encoded_BTd) * global_B1d).sum(-1) / c.hidden**0.5
@@ -361,42 +364,18 @@ class FlashVTG(nn.Module):
         negative_saliency, negative_mass = (
             (None, None) if negative is None else (negative.saliency_BT, negative.word_mass_BT)
         )
-        loss = self._contrast(saliency_BT, negative_saliency, real_B, mask_BT, targets)
+        # Published: a single false negative is normalised over one element; the attention part drops all.
+        rank_false = not c.faithful or int((~real_B).sum()) > 1
+        rest = real_B, targets, mask_BT, c.margin
+        loss = against_real(saliency_BT, negative_saliency, *rest, rank_false)
         counted = torch.ones_like(mask_BT) if c.faithful else mask_BT
-        attention = _cross_entropy(mass_BT[counted], label_BT[counted].clamp(0, 1))
-        attention = attention + self._contrast(
-            mass_BT, negative_mass, real_B, mask_BT, targets, drop_false=c.faithful
-        )
+        attention = share_cross_entropy(mass_BT[counted], label_BT[counted].clamp(0, 1))
+        attention = attention + against_real(mass_BT, negative_mass, *rest, not c.faithful)
         if negative is not None:
             loss = loss + c.weight_negative * negative_pair(negative.saliency_BT, mask_BT[real_B])
             unlikely = -(1 - negative.word_mass_BT).clamp(min=1e-7).log()
             attention = attention + c.weight_negative * (unlikely * mask_BT[real_B]).sum(1).mean()
         return loss + c.weight_attention * attention
-
-    def _contrast(
-        self,
-        score_BT: Tensor,
-        negative_RT: Tensor | None,
-        real_B: Tensor,
-        mask_BT: Tensor,
-        targets: Targets,
-        drop_false: bool = False,
-    ) -> Tensor:
-        """Margin, and rank with the negative pass beside the positive one where the negative is real."""
-        label_BT = targets.saliency_BT
-        loss = margin(score_BT, targets.positive_clip_BP, targets.negative_clip_BP, self.config.margin)
-        if negative_RT is None:
-            return loss + rank(score_BT, label_BT, mask_BT)
-        loss = loss + rank(
-            torch.cat([score_BT[real_B], negative_RT], 1),
-            F.pad(label_BT[real_B], (0, negative_RT.shape[1])),
-            mask_BT[real_B].repeat(1, 2),
-        )
-        # Published: a single false negative is normalised over one element; the attention part drops all.
-        false = int((~real_B).sum())
-        if false == 0 or drop_false or (self.config.faithful and false == 1):
-            return loss
-        return loss + rank(score_BT[~real_B], label_BT[~real_B], mask_BT[~real_B])
 
     def negative_pass(self, stages: Stages, batch: Batch) -> tuple[Tensor, Fused | None]:
         """Each video with the sentence of the next sample, where that is another video's.
@@ -404,13 +383,9 @@ class FlashVTG(nn.Module):
         Returns:
             (B,) which samples have a real negative, and the fused pass of those (None if there are none).
         """
-        samples = batch.video_BTD.shape[0]
-        keys = batch.video_keys or tuple(map(str, range(samples)))
-        differ = [key != other for key, other in zip(keys, keys[1:] + keys[:1], strict=True)]
-        real_B = torch.tensor(differ, device=batch.video_BTD.device)
-        if not (self.config.negatives and any(differ)):
+        real_B, other_R = real_negatives(batch)
+        if not (self.config.negatives and len(other_R)):
             return real_B, None
-        other_R = torch.arange(1, samples + 1, device=real_B.device)[real_B] % samples
         return real_B, self._fuse(
             (stages.video_BTd + self.types[1])[real_B],
             stages.positions_BTd[real_B],
@@ -419,10 +394,3 @@ class FlashVTG(nn.Module):
             stages.dummies_BKd[other_R],
             batch.text_mask_BL[other_R],
         )
-
-
-def _cross_entropy(share: Tensor, label: Tensor) -> Tensor:
-    """Binary cross entropy of shares in [0, 1]; torch's own refuses mixed precision."""
-    smallest = torch.finfo(torch.float32).tiny
-    log, log_rest = (part.float().clamp(min=smallest).log() for part in (share, 1 - share))
-    return -(label * log + (1 - label) * log_rest).mean()

@@ -15,73 +15,40 @@ Shapes   B videos  T clips  L words  D, E input widths  d hidden  Q queries  N d
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from momentkit.core.config import check_sizes
 from momentkit.core.errors import ConfigError
-from momentkit.core.types import Batch, Losses, Prediction
-from momentkit.losses.saliency import margin, rank
-from momentkit.losses.spans import set_terms, targets_as_fractions
-from momentkit.nn.attention import PackedAttention
-from momentkit.nn.decoder import (
-    AnchorDecoder,
-    AnchorDecoderLayer,
-    Decoded,
-    SpanHead,
-    loop,
-    predict_moments,
-)
-from momentkit.nn.distill_align import DistillAlign
-from momentkit.nn.pointwise import Dropout, PReLU
-from momentkit.nn.positions import clip_positions
+from momentkit.core.types import Batch, Targets
+from momentkit.losses.saliency import margin_and_rank
+from momentkit.models import family
 from momentkit.nn.refine import MomentGate, VideoTextRefinement
-from momentkit.nn.transformer import CrossLayer, EncoderLayer, InputProjection, draw_xavier, released_mask
+from momentkit.nn.transformer import encode
 
 Part = Literal["v2t", "t2v", "encoder1", "conv", "encoder2"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LDDETRConfig:
+class LDDETRConfig(family.AnchorConfig):
     """Options; the defaults are the published QVHighlights run, with loops that loop."""
 
-    video_dim: int = 2818  # clip features with the two time channels, audio included where there is any
-    text_dim: int = 512
-    hidden: int = 256
-    heads: int = 8
-    feed_forward: int = 1024
-    input_layers: int = 2
     # What fuses video and text, in this order; a part may be left out or moved (tables 8 and 9).
     fuser: tuple[Part, ...] = ("v2t", "t2v", "encoder1", "conv", "encoder2")
     cross_layers: int = 2  # of "t2v"
     encoder_layers: int = 2  # of "encoder1", and of "encoder2"
     conv_blocks: int = 5  # residual blocks of "conv" (table 7)
     block_convolutions: int = 2  # of each residual block; 1 for the table's single convolution
-    decoder_layers: int = 2
     decoder_loops: int = 3  # N of eq. 30; 1 = as released
-    queries: int = 10
-    dropout: float = 0.1
-    input_dropout: float = 0.5
-    task: Literal["moments", "highlights"] = "moments"  # highlights: the saliency loss alone
-    margin: float = 0.2
-    weight_span: float = 10.0
-    weight_giou: float = 1.0
-    weight_label: float = 4.0
-    weight_saliency: float = 1.0
     distill_align: bool = True  # in training
     distill_memory: int = 65_536  # l of eq. 3
     distill_share: float = 0.4  # alpha of eq. 5
-    weight_align: float = 0.6
-    weight_similarity: float = 0.6
-    faithful: bool = False  # the released arithmetic on padding
-    tiled_mask: bool = True  # False: of these faults, all but the cross-attention mask
+    tiled_mask: bool = True  # False: of the faults of `faithful`, all but the cross-attention mask
 
     def __post_init__(self) -> None:
-        check_sizes(self, multiple_of=4)
+        super().__post_init__()
         if len(set(self.fuser)) != len(self.fuser) or not {"v2t", "t2v"} & set(self.fuser):
             raise ConfigError(
                 f"fuser lists its parts in order, each once, with v2t or t2v among them (no other part reads "
@@ -95,18 +62,11 @@ class LDDETRConfig:
 
 
 @dataclass(frozen=True)
-class Stages:
-    """All that the network computes on the way; what losses, predictions and parity read."""
+class Stages(family.AnchorStages):
+    """All that the network computes on the way."""
 
-    video_BTd: Tensor
-    text_BLd: Tensor
-    positions_BTd: Tensor
     fused: Mapping[Part, Tensor]  # (B,T,d) after each part of the fuser
-    decoded: Decoded
-    logits_NBQ2: Tensor
-    spans_cw_NBQ2: Tensor
     weight_BT: Tensor  # of each clip, from the best moment
-    saliency_BT: Tensor
 
 
 class ResidualBlock(nn.Module):
@@ -141,142 +101,68 @@ def _batch_norm(norm: nn.Module, x_BTd: Tensor, mask_BT: Tensor) -> Tensor:
     return x_BTd.masked_scatter(mask_BT[..., None], norm(real_Rd).to(x_BTd.dtype))
 
 
-class LDDETR(nn.Module):
+class LDDETR(family.AnchorModel[LDDETRConfig, Stages]):
     """The network and its losses."""
 
     def __init__(self, config: LDDETRConfig) -> None:
-        super().__init__()
-        self.config = c = config
-        d = c.hidden
-        self.video_in = InputProjection(c.video_dim, d, c.input_layers, c.input_dropout)
-        self.text_in = InputProjection(c.text_dim, d, c.input_layers, c.input_dropout)
+        super().__init__(config)
+        c, d = config, config.hidden
         self.fuser = nn.ModuleDict({part: self._part(part) for part in c.fuser})
-        sizes = d, c.heads, c.feed_forward, c.dropout
-        self.decoder = AnchorDecoder(
-            [
-                AnchorDecoderLayer(*sizes, Dropout(c.dropout), PReLU(), first=index == 0)
-                for index in range(c.decoder_layers)
-            ],
-            d,
-        )
-        draw_xavier(*(module for part, module in self.fuser.items() if part != "conv"), self.decoder)
-        self.anchors = nn.Parameter(torch.randn(c.queries, 2))  # before the sigmoid, centre and width
-        self.head = SpanHead(d)
+        self.add_decoder(*(module for part, module in self.fuser.items() if part != "conv"))
         self.gate = MomentGate(d, c.faithful)
         self.saliency = nn.Linear(d, d)
-        self.distill = (
-            DistillAlign(
-                self.video_in, self.text_in, d, c.distill_memory, c.distill_share, faithful=c.faithful
-            )
-            if c.distill_align and c.task == "moments"
-            else None
-        )
+        self.distill = self.plug_in() if c.task == "moments" else None
 
     def _part(self, part: Part) -> nn.Module:
         c, d = self.config, self.config.hidden
         if part == "v2t":
             return VideoTextRefinement(d, c.dropout)
-        if part == "conv":
-            return nn.ModuleList(
-                ResidualBlock(d, c.block_convolutions, c.faithful) for _ in range(c.conv_blocks)
-            )
         if part == "t2v":
-            return nn.ModuleList(
-                CrossLayer(
-                    PackedAttention(d, c.heads, c.dropout),
-                    d,
-                    c.feed_forward,
-                    c.dropout,
-                    Dropout(c.dropout),
-                    PReLU(),
-                )
-                for _ in range(c.cross_layers)
-            )
-        return nn.ModuleList(
-            EncoderLayer(d, c.heads, c.feed_forward, c.dropout, Dropout(c.dropout), PReLU())
-            for _ in range(c.encoder_layers)
-        )
-
-    def forward(self, batch: Batch, *, generator: torch.Generator | None = None) -> Prediction:
-        """Moments as fractions, and saliency; nothing here is random, `generator` is unused."""
-        stages = self.stages(batch)
-        return predict_moments(stages.logits_NBQ2[-1], stages.spans_cw_NBQ2[-1], stages.saliency_BT)
+            return family.cross_stack(c, c.cross_layers)
+        if part == "conv":
+            blocks = range(c.conv_blocks)
+            return nn.ModuleList(ResidualBlock(d, c.block_convolutions, c.faithful) for _ in blocks)
+        return family.encoder_stack(c, c.encoder_layers)
 
     def stages(self, batch: Batch) -> Stages:
         """The whole network; see the picture at the top of the file."""
-        c, mask_BT = self.config, batch.video_mask_BT
-        video_BTd, text_BLd = self.video_in(batch.video_BTD), self.text_in(batch.text_BLE)
-        positions_BTd = clip_positions(mask_BT, c.hidden)
-        fused = self._fuse(video_BTd, positions_BTd, text_BLd, batch)
-        memory_BTd = fused[c.fuser[-1]]
-
-        def decode(content_BQd: Tensor) -> Decoded:
-            return self.decoder(content_BQd, memory_BTd, mask_BT, positions_BTd, self.anchors)
-
-        content_BQd = video_BTd.new_zeros(len(video_BTd), c.queries, c.hidden)  # eq. 29
-        decoded = loop(decode, content_BQd, c.decoder_loops)  # eq. 30, 31
-        logits_NBQ2, spans_cw_NBQ2 = self.head(decoded.hidden_NBQD, decoded.entering_NBQ2)  # eq. 32, 33
-        weight_BT = self.gate(video_BTd, mask_BT, logits_NBQ2[-1], spans_cw_NBQ2[-1])  # eq. 34-36
+        given = self.project(batch)
+        fused = self._fuse(given)
+        memory_BTd = fused[self.config.fuser[-1]]
+        decoded, logits, spans = self.decode(given, memory_BTd)  # eq. 29 to 33
+        weight_BT = self.gate(given.video_BTd, given.mask_BT, logits[-1], spans[-1])  # eq. 34-36
         weighed_BTd = memory_BTd * weight_BT[..., None] + memory_BTd
-        saliency_BT = self.saliency(weighed_BTd).sum(-1) / c.hidden**0.5  # eq. 37, 38; the paper divides by d
-        return Stages(
-            video_BTd,
-            text_BLd,
-            positions_BTd,
-            fused,
-            decoded,
-            logits_NBQ2,
-            spans_cw_NBQ2,
-            weight_BT,
-            saliency_BT,
-        )
+        # eq. 37, 38; the paper divides by d
+        saliency_BT = self.saliency(weighed_BTd).sum(-1) / self.config.hidden**0.5
+        return Stages(given, logits, spans, saliency_BT, decoded, fused, weight_BT)
 
-    def _fuse(
-        self, video_BTd: Tensor, positions_BTd: Tensor, text_BLd: Tensor, batch: Batch
-    ) -> dict[Part, Tensor]:
+    def blocked(self, x_mask: Tensor, context_mask: Tensor) -> Tensor | None:
+        """As in the family, unless `tiled_mask` leaves it out."""
+        return super().blocked(x_mask, context_mask) if self.config.tiled_mask else None
+
+    def _fuse(self, given: family.Given) -> dict[Part, Tensor]:
         """Convolutional Fuser (eq. 9-28): what each part makes of the one before, in the configured order."""
-        c, mask_BT, text_mask_BL = self.config, batch.video_mask_BT, batch.text_mask_BL
-        blocked = released_mask(mask_BT, text_mask_BL, c.heads) if c.faithful and c.tiled_mask else None
-        x_BTd, after = video_BTd, {}
-        for part in c.fuser:
+        x_BTd, place_BTd, mask_BT, text_BLd, mask_BL = given
+        after: dict[Part, Tensor] = {}
+        for part in self.config.fuser:
             module = self.fuser[part]
             if isinstance(module, VideoTextRefinement):
-                x_BTd = module(x_BTd, text_BLd, mask_BT, text_mask_BL)
+                x_BTd = module(x_BTd, text_BLd, mask_BT, mask_BL)
             else:
-                for layer in module:  # type: ignore[attr-defined]
-                    if part == "t2v":
-                        x_BTd, _ = layer(x_BTd, positions_BTd, text_BLd, text_BLd, text_mask_BL, blocked)
-                    elif part == "conv":
-                        x_BTd = layer(x_BTd, mask_BT)
-                    else:
-                        x_BTd = layer(x_BTd, positions_BTd, mask_BT)
+                assert isinstance(module, nn.ModuleList)
+                if part == "t2v":
+                    x_BTd = self.look_at_words(module, x_BTd, given)
+                elif part == "conv":
+                    for block in module:
+                        x_BTd = block(x_BTd, mask_BT)
+                else:
+                    x_BTd = encode(module, x_BTd, place_BTd, mask_BT)
             after[part] = x_BTd
         return after
 
-    def losses(self, batch: Batch, *, generator: torch.Generator | None = None, epoch: float = inf) -> Losses:
-        """Set losses of every decoder layer of the last loop, saliency, and Distill Align's two."""
-        c, targets = self.config, batch.targets
-        assert targets is not None
-        stages = self.stages(batch)
-        pairs = targets.positive_clip_BP, targets.negative_clip_BP
-        terms = {
-            "saliency": margin(stages.saliency_BT, *pairs, c.margin)
-            + rank(stages.saliency_BT, targets.saliency_BT, batch.video_mask_BT)
-        }
-        if c.task == "moments":
-            truth_cw = targets_as_fractions(targets.windows_clip, batch.video_mask_BT)
-            # The label loss is focal: the paper says cross entropy.
-            terms |= set_terms(stages.logits_NBQ2, stages.spans_cw_NBQ2, truth_cw, background=None)
-        if self.distill is not None:
-            terms["align"], terms["similarity"] = self.distill(
-                batch, self.video_in, self.text_in, stages.video_BTd, stages.text_BLd, epoch
-            )
-        weights = {
-            "span": c.weight_span,
-            "giou": c.weight_giou,
-            "label": c.weight_label,
-            "saliency": c.weight_saliency,
-            "align": c.weight_align,
-            "similarity": c.weight_similarity,
-        }
-        return Losses(terms, {name: weights[name.split("_")[0]] for name in terms})
+    def terms(self, stages: Stages, batch: Batch, targets: Targets, epoch: float) -> dict[str, Tensor]:
+        """Saliency, set losses of every decoder layer of the last loop."""
+        scored = stages.saliency_BT, targets, batch.video_mask_BT
+        saliency = margin_and_rank(*scored, self.config.margin)
+        # The label loss is focal: the paper says cross entropy.
+        return {"saliency": saliency} | self.set_terms(stages, batch, background=None)

@@ -14,6 +14,7 @@ Shapes   B videos  T clips  N clips after pooling  L words  D, E input widths  f
 State    (B, N, K, A): cell (i, j) of scale k lies at [i * 2^k, k, j], so that more padding moves nothing
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Literal, cast
@@ -302,6 +303,11 @@ class MapDiffusion(nn.Module):
         else:
             self.decoders = nn.ModuleList(TransformerDecoder(c, range(k, k + 1)) for k in range(c.scales))
 
+    @property
+    def sampling(self) -> Mapping[str, str]:
+        """Options that may be changed after training; the proposals are the cells of the maps."""
+        return {"steps": "steps"}
+
     def forward(self, batch: Batch, *, generator: torch.Generator | None = None) -> Prediction:
         """Each stored moment once, best first, in clips; the trace holds the best moments of every step.
 
@@ -310,7 +316,7 @@ class MapDiffusion(nn.Module):
 
         Args:
             batch: videos and sentences.
-            generator: of the noise; the same for every sample, whatever the batch.
+            generator: of the noise; a sample's follows from it and the sample's noise key alone.
         """
         condition, steps = self.sample(batch, generator=generator)
         spans_Q2, place_Q = distinct_moments(condition.rows, self.config.columns, self.config.scales)
@@ -318,8 +324,8 @@ class MapDiffusion(nn.Module):
         valid_BQ = spans_Q2[:, 1] <= condition.count_B[:, None]
         clips_Q2 = spans_Q2.float() * self.config.pool
         trace = []
-        for step in steps:
-            value_BQ = self.merged(self._maps(step.aside, condition), condition).flatten(1)[:, place_Q]
+        for state_BNKA in (steps[0].x, *(step.aside for step in steps)):  # the noise first
+            value_BQ = self.merged(self._maps(state_BNKA, condition), condition).flatten(1)[:, place_Q]
             order_BQ = value_BQ.argsort(dim=1, descending=True, stable=True)
             best = clips_Q2[order_BQ[:, :TRACED]] * valid_BQ.gather(1, order_BQ[:, :TRACED])[..., None]
             trace.append(F.pad(best, (0, 0, 0, TRACED - best.shape[1])))
@@ -332,7 +338,8 @@ class MapDiffusion(nn.Module):
             valid_BQ=valid_BQ.gather(1, order_BQ),
             saliency_BT=saliency_BT,
             span_unit="clip",
-            trace=tuple(trace),
+            trace=tuple(trace[1:]),
+            start_BQ2=trace[0],
         )
 
     def merged(self, maps: list[Tensor], condition: Condition) -> Tensor:
@@ -377,7 +384,7 @@ class MapDiffusion(nn.Module):
             signal = values if c.loss == "mse" else self.to_signal(values)
             return signal.clamp(low, high) if c.clamp else signal, values
 
-        start = self._shared(noise_like(like, generator))
+        start = self._shared(noise_like(like, generator, batch.noise_keys))
         _, trace = ddim(
             denoise,
             start,
@@ -385,6 +392,7 @@ class MapDiffusion(nn.Module):
             steps or c.steps,
             eta=c.eta if eta is None else eta,
             generator=generator,
+            keys=batch.noise_keys,
         )
         return condition, trace
 

@@ -15,64 +15,40 @@ Shapes   B videos  T clips  L words  M = T + L  D, E input widths  d hidden  Q q
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
-from typing import Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from momentkit.core.config import check_sizes
 from momentkit.core.errors import ConfigError
-from momentkit.core.types import Batch, Losses, Prediction
+from momentkit.core.types import Batch, Targets
 from momentkit.losses.matching import Matching, match
 from momentkit.losses.saliency import margin
 from momentkit.losses.spans import set_terms, targets_as_fractions
+from momentkit.models import family
 from momentkit.nn.attention import PackedAttention
-from momentkit.nn.decoder import loop, predict_moments
-from momentkit.nn.distill_align import DistillAlign
+from momentkit.nn.decoder import loop
 from momentkit.nn.pointwise import Dropout
-from momentkit.nn.positions import TextPositions, clip_positions
-from momentkit.nn.transformer import EncoderLayer, InputProjection, Mlp, draw_xavier
+from momentkit.nn.transformer import EncoderLayer, Mlp, draw_xavier, encode
 
 
 @dataclass(frozen=True, kw_only=True)
-class MomentDETRConfig:
+class MomentDETRConfig(family.FamilyConfig):
     """Options; the defaults are the published QVHighlights run."""
 
-    video_dim: int = 2818  # clip features with the two time channels, audio included where there is any
-    text_dim: int = 512
-    hidden: int = 256
-    heads: int = 8
-    feed_forward: int = 1024
-    input_layers: int = 2
-    encoder_layers: int = 2
-    decoder_layers: int = 2
-    queries: int = 10
+    multiple_of: ClassVar[int] = 2  # queries are no spans: there is no code of two numbers
+
     pre_norm: bool = False  # normalise what enters a branch instead of the sum behind it
-    dropout: float = 0.1
-    input_dropout: float = 0.5
     text_positions: int = 0  # learned positions for so many words; 0 = none (published)
-    task: Literal["moments", "highlights"] = "moments"  # highlights: the saliency loss alone
-    margin: float = 0.2
+    task: family.Task = "moments"  # highlights: the saliency loss alone
     background: float = 0.1  # weight of an unmatched query in the label loss
     contrast: int = 0  # width in which matched queries are drawn to the words; 0 = off (published)
     temperature: float = 0.07  # of that contrast
-    weight_span: float = 10.0
-    weight_giou: float = 1.0
-    weight_label: float = 4.0
-    weight_saliency: float = 1.0
     weight_contrast: float = 0.02
-    decoder_loops: int = 1  # LD-DETR's Loop Decoder
-    distill_align: bool = False  # LD-DETR's Distill Align, in training
-    distill_memory: int = 65_536
-    distill_share: float = 0.4
-    weight_align: float = 0.6
-    weight_similarity: float = 0.6
-    faithful: bool = False  # the published arithmetic on padding
 
     def __post_init__(self) -> None:
-        check_sizes(self, multiple_of=2)
+        super().__post_init__()
         if not self.contrast >= 0:
             raise ConfigError(f"contrast must be a width, or 0 for none, got {self.contrast}")
         if not self.temperature > 0:
@@ -163,17 +139,12 @@ class Decoder(nn.Module):
 
 
 @dataclass(frozen=True)
-class Stages:
-    """All that the network computes on the way; what losses, predictions and parity read."""
+class Stages(family.FamilyStages):
+    """All that the network computes on the way."""
 
-    video_BTd: Tensor
-    text_BLd: Tensor
     place_BMd: Tensor  # positions of clips, then of words (zeros unless the option is on)
     memory_BMd: Tensor
     hidden_NBQd: Tensor
-    logits_NBQ2: Tensor
-    spans_cw_NBQ2: Tensor
-    saliency_BT: Tensor
 
     @property
     def words_BLd(self) -> Tensor:
@@ -181,18 +152,12 @@ class Stages:
         return self.memory_BMd[:, self.video_BTd.shape[1] :]
 
 
-class MomentDETR(nn.Module):
+class MomentDETR(family.FamilyModel[MomentDETRConfig, Stages]):
     """The network and its losses."""
 
     def __init__(self, config: MomentDETRConfig) -> None:
-        super().__init__()
-        self.config = c = config
-        d = c.hidden
-        self.video_in = InputProjection(c.video_dim, d, c.input_layers, c.input_dropout)
-        self.text_in = InputProjection(c.text_dim, d, c.input_layers, c.input_dropout)
-        self.text_positions = (
-            TextPositions(c.text_positions, d, c.input_dropout) if c.text_positions else None
-        )
+        super().__init__(config, config.text_positions)
+        c, d = config, config.hidden
         sizes = d, c.heads, c.feed_forward, c.dropout
         encoder_layer = PreNormEncoderLayer if c.pre_norm else EncoderLayer
         self.encoder = nn.ModuleList(
@@ -209,45 +174,23 @@ class MomentDETR(nn.Module):
         self.register_buffer("saliency_bias", torch.zeros(1))
         self.contrast_query = nn.Linear(d, c.contrast) if c.contrast else None
         self.contrast_text = nn.Linear(d, c.contrast) if c.contrast else None
-        self.distill = (
-            DistillAlign(
-                self.video_in, self.text_in, d, c.distill_memory, c.distill_share, faithful=c.faithful
-            )
-            if c.distill_align
-            else None
-        )
-
-    def forward(self, batch: Batch, *, generator: torch.Generator | None = None) -> Prediction:
-        """Moments as fractions, and saliency; nothing here is random, `generator` is unused."""
-        stages = self.stages(batch)
-        return predict_moments(stages.logits_NBQ2[-1], stages.spans_cw_NBQ2[-1], stages.saliency_BT)
+        self.distill = self.plug_in()
 
     def stages(self, batch: Batch) -> Stages:
         """The whole network; see the picture at the top of the file."""
-        video_BTd, text_BLd = self.video_in(batch.video_BTD), self.text_in(batch.text_BLE)
-        place_BTd = clip_positions(batch.video_mask_BT, self.config.hidden)
-        place_BLd = (
-            torch.zeros_like(text_BLd) if self.text_positions is None else self.text_positions(text_BLd)
-        )
-        place_BMd = torch.cat([place_BTd, place_BLd], 1)
-        mask_BM = torch.cat([batch.video_mask_BT, batch.text_mask_BL], 1)
-        memory_BMd = self._encode(torch.cat([video_BTd, text_BLd], 1), place_BMd, mask_BM)
+        given = self.project(batch)
+        place_BMd = torch.cat([given.place_BTd, self.word_positions(given.text_BLd)], 1)
+        mask_BM = torch.cat([given.mask_BT, given.mask_BL], 1)
+        memory_BMd = torch.cat([given.video_BTd, given.text_BLd], 1)
+        memory_BMd = encode(self.encoder, memory_BMd, place_BMd, mask_BM)
+        if self.encoder_norm is not None:
+            memory_BMd = self.encoder_norm(memory_BMd)
         hidden_NBQd = self._decode(memory_BMd, place_BMd, mask_BM)
-        return Stages(
-            video_BTd,
-            text_BLd,
-            place_BMd,
-            memory_BMd,
-            hidden_NBQd,
-            logits_NBQ2=self.class_embed(hidden_NBQd),
-            spans_cw_NBQ2=self.span_embed(hidden_NBQd).sigmoid(),
-            saliency_BT=self.saliency(memory_BMd[:, : video_BTd.shape[1]])[..., 0] + self.saliency_bias,
-        )
-
-    def _encode(self, memory_BMd: Tensor, place_BMd: Tensor, mask_BM: Tensor) -> Tensor:
-        for layer in self.encoder:
-            memory_BMd = layer(memory_BMd, place_BMd, mask_BM)
-        return memory_BMd if self.encoder_norm is None else self.encoder_norm(memory_BMd)
+        spans_cw_NBQ2 = self.span_embed(hidden_NBQd).sigmoid()
+        clips_BTd = memory_BMd[:, : given.mask_BT.shape[1]]
+        saliency_BT = self.saliency(clips_BTd)[..., 0] + self.saliency_bias
+        answers = self.class_embed(hidden_NBQd), spans_cw_NBQ2, saliency_BT
+        return Stages(given, *answers, place_BMd, memory_BMd, hidden_NBQd)
 
     def _decode(self, memory_BMd: Tensor, place_BMd: Tensor, mask_BM: Tensor) -> Tensor:
         keys_BMd = memory_BMd + place_BMd
@@ -258,34 +201,20 @@ class MomentDETR(nn.Module):
         content_BQd = memory_BMd.new_zeros(len(memory_BMd), *self.queries.shape)
         return loop(decode, content_BQd, self.config.decoder_loops)[0]
 
-    def losses(self, batch: Batch, *, generator: torch.Generator | None = None, epoch: float = inf) -> Losses:
-        """Set losses of every decoder layer, the saliency margin, and the optional terms."""
-        c, targets = self.config, batch.targets
-        assert targets is not None
-        stages = self.stages(batch)
-        terms = {
-            "saliency": margin(
-                stages.saliency_BT, targets.positive_clip_BP, targets.negative_clip_BP, c.margin
-            )
-        }
+    def terms(self, stages: Stages, batch: Batch, targets: Targets, epoch: float) -> dict[str, Tensor]:
+        """The saliency margin, set losses of every decoder layer, and the contrast."""
+        c, pairs = self.config, (targets.positive_clip_BP, targets.negative_clip_BP)
+        terms = {"saliency": margin(stages.saliency_BT, *pairs, c.margin)}
         if c.task == "moments":
             truth_cw = targets_as_fractions(targets.windows_clip, batch.video_mask_BT)
-            terms |= set_terms(stages.logits_NBQ2, stages.spans_cw_NBQ2, truth_cw, background=c.background)
+            answers = stages.logits_NBQ2, stages.spans_cw_NBQ2
+            terms |= set_terms(*answers, truth_cw, background=c.background)
             terms |= self._contrast_terms(stages, truth_cw, batch.text_mask_BL)
-        if self.distill is not None:
-            terms["align"], terms["similarity"] = self.distill(
-                batch, self.video_in, self.text_in, stages.video_BTd, stages.text_BLd, epoch
-            )
-        weights = {
-            "span": c.weight_span,
-            "giou": c.weight_giou,
-            "label": c.weight_label,
-            "saliency": c.weight_saliency,
-            "contrast": c.weight_contrast,
-            "align": c.weight_align,
-            "similarity": c.weight_similarity,
-        }
-        return Losses(terms, {name: weights[name.split("_")[0]] for name in terms})
+        return terms
+
+    def weights(self) -> dict[str, float]:
+        """Of all terms."""
+        return super().weights() | {"contrast": self.config.weight_contrast}
 
     def _contrast_terms(
         self, stages: Stages, truth_cw: list[Tensor], text_mask_BL: Tensor
@@ -296,7 +225,7 @@ class MomentDETR(nn.Module):
         query_NBQC = F.normalize(self.contrast_query(stages.hidden_NBQd), dim=-1)
         text_BLC = F.normalize(self.contrast_text(stages.words_BLd), dim=-1)
         # The published sum runs over the padding of the batch too.
-        real_BL1 = (torch.ones_like(text_mask_BL) if self.config.faithful else text_mask_BL)[..., None]
+        real_BL1 = self.counted(text_mask_BL)[..., None]
         sentence_BC = text_BLC.masked_fill(~real_BL1, 0).sum(1)
         terms = {}
         last = len(query_NBQC) - 1

@@ -16,7 +16,7 @@ Shapes   B videos  T clips  L words  D, E input widths  d hidden  Q spans  N den
          cw = centre,width, fractions of the video; noise is added to `signal_scale` (2 cw - 1)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal, NamedTuple, cast
@@ -292,18 +292,24 @@ class MomentDiff(nn.Module):
         self.similarity = nn.Linear(d, 1)
         self.share_T = schedule(c.noise_schedule, c.noise_steps)  # float64, stays on the CPU
 
+    @property
+    def sampling(self) -> Mapping[str, str]:
+        """Options that may be changed after training."""
+        return {"steps": "steps", "proposals": "queries"}
+
     def forward(self, batch: Batch, *, generator: torch.Generator | None = None) -> Prediction:
         """Moments as fractions, similarity as saliency, and the spans of every step as trace.
 
         Args:
             batch: videos and sentences.
-            generator: of the random spans; the same for every sample, whatever the batch.
+            generator: of the random spans; a sample's follow from it and the sample's noise key alone.
         """
         seen, steps = self.sample(batch, generator=generator)
         final = steps[-1].aside
         answer = predict_moments(final.logits_NBQ2[-1], final.spans_cw_NBQ2[-1], seen.similarity_BT)
         trace = tuple(cw_to_se(step.aside.spans_cw_NBQ2[-1]) for step in steps)
-        return replace(answer, trace=trace)
+        start_BQ2 = cw_to_se(to_spans(steps[0].x, self.config.signal_scale))
+        return replace(answer, trace=trace, start_BQ2=start_BQ2)
 
     def sample(
         self,
@@ -330,7 +336,7 @@ class MomentDiff(nn.Module):
         c, seen = self.config, self.condition(self.project(batch), batch)
         if start_BQ2 is None:
             empty = seen.memory_BTd.new_empty(len(seen.memory_BTd), queries or c.queries, 2)
-            start_BQ2 = noise_like(empty, generator)
+            start_BQ2 = noise_like(empty, generator, batch.noise_keys)
 
         def estimate(x_BQ2: Tensor, time: int) -> tuple[Tensor, Denoised]:
             time_B = torch.full((len(x_BQ2),), time, device=x_BQ2.device)
@@ -344,6 +350,7 @@ class MomentDiff(nn.Module):
             c.steps if steps is None else steps,
             eta=c.eta if eta is None else eta,
             generator=generator,
+            keys=batch.noise_keys,
             fresh=fresh,
         )
         return seen, trace

@@ -19,6 +19,7 @@ from momentkit.models.ms_2d_tan import MS2DTAN, MS2DTANConfig
 from momentkit.models.qd_detr import QDDETR, QDDETRConfig
 from momentkit.models.tr_detr import TRDETR, TRDETRConfig
 from momentkit.models.uvcom import UVCOM, UVCOMConfig
+from momentkit.models.zeroshot import ZeroShot, ZeroShotConfig
 
 _MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "bm_detr": (BMDETRConfig, BMDETR),
@@ -33,12 +34,28 @@ _MODELS: dict[str, tuple[type, type[nn.Module]]] = {
     "qd_detr": (QDDETRConfig, QDDETR),
     "uvcom": (UVCOMConfig, UVCOM),
     "tr_detr": (TRDETRConfig, TRDETR),
+    "zeroshot": (ZeroShotConfig, ZeroShot),
 }
 
 
 def list_models() -> list[str]:
     """Names of all models, sorted."""
     return sorted(_MODELS)
+
+
+def is_trainable(name: str) -> bool:
+    """Whether a model has anything to train; one that says `trainable = False` answers as it is built.
+
+    Example:
+        >>> is_trainable("flashvtg"), is_trainable("zeroshot")
+        (True, False)
+
+    Raises:
+        ConfigError: no such model.
+    """
+    if name not in _MODELS:
+        raise ConfigError(f"no model {name!r}; there are {', '.join(list_models())}")
+    return bool(getattr(_MODELS[name][1], "trainable", True))
 
 
 def build_model(name: str, options: Mapping[str, Any], where: str = "model") -> nn.Module:

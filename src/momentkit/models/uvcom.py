@@ -17,59 +17,34 @@ Shapes   B videos  T clips  L words  D, E, A input widths  d hidden  Q queries  
 """
 
 from dataclasses import dataclass
-from math import inf
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from momentkit.core.config import check_sizes
 from momentkit.core.errors import ConfigError, FeatureError
 from momentkit.core.spans import cw_to_se
-from momentkit.core.types import Batch, Losses, Prediction, Targets
+from momentkit.core.types import Batch, Targets
 from momentkit.losses.contrastive import info_nce
 from momentkit.losses.saliency import against_negative
-from momentkit.losses.spans import set_terms, targets_as_fractions
+from momentkit.losses.spans import targets_as_fractions
+from momentkit.models import family
 from momentkit.nn.attention import PackedAttention
 from momentkit.nn.centres import gather, most_alike, walk
-from momentkit.nn.decoder import (
-    AnchorDecoder,
-    AnchorDecoderLayer,
-    Decoded,
-    SpanHead,
-    loop,
-    predict_moments,
-)
-from momentkit.nn.distill_align import DistillAlign
+from momentkit.nn.decoder import Decoded, SpanHead, loop
 from momentkit.nn.masks import masked_mean
-from momentkit.nn.pointwise import Dropout, PReLU
-from momentkit.nn.positions import clip_positions
-from momentkit.nn.transformer import (
-    CrossLayer,
-    EncoderLayer,
-    InputProjection,
-    Mlp,
-    draw_xavier,
-    released_mask,
-)
+from momentkit.nn.transformer import InputProjection, Mlp, draw_xavier, encode_behind, look
 
 SLOT_ROUNDS = 5
 GRID_TOLERANCE = 1e-4  # a window end so close below a clip border lies on it
 
 
 @dataclass(frozen=True, kw_only=True)
-class UVCOMConfig:
+class UVCOMConfig(family.AnchorConfig):
     """Options; the defaults are the published QVHighlights run."""
 
-    video_dim: int = 2818  # clip features with the two time channels
-    text_dim: int = 512
     audio_dim: int = 0  # audio features with the two time channels; 0 = none
-    hidden: int = 256
-    heads: int = 8
-    feed_forward: int = 1024
     mlp_width: int = 1024  # of the slot update and of the two alignment heads
-    input_layers: int = 2
     cross_layers: int = 3
     encoder_layers: int = 3
     decoder_layers: int = 3
@@ -77,30 +52,15 @@ class UVCOMConfig:
     text_centres: int = 5
     video_centres: int = 30
     rounds: int = 5  # of gathering features into centres
-    dropout: float = 0.1
-    input_dropout: float = 0.5
-    task: Literal["moments", "highlights"] = "moments"  # highlights: saliency and alignment alone
     negative_epoch: int = 80  # before it the negative is the next sample's sentence, then the least similar
     slots: bool = True  # ablation: False starts the queries from their table alone
     clip_alignment: bool = True  # ablation: False leaves out the clip part of the alignment loss
     cross_fusion: bool = False  # ablation: attention on the words' centres in place of the walk
-    margin: float = 0.2
     background: float = 0.1  # weight of an unmatched query in the label loss
-    weight_span: float = 10.0
-    weight_giou: float = 1.0
-    weight_label: float = 4.0
-    weight_saliency: float = 1.0
     weight_contrast: float = 1.0  # of the alignment of video and clips with sentences
-    decoder_loops: int = 1  # LD-DETR's Loop Decoder
-    distill_align: bool = False  # LD-DETR's Distill Align, in training
-    distill_memory: int = 65_536
-    distill_share: float = 0.4
-    weight_align: float = 0.6
-    weight_similarity: float = 0.6
-    faithful: bool = False  # the published arithmetic on padding and on window ends
 
     def __post_init__(self) -> None:
-        check_sizes(self, multiple_of=4)
+        super().__post_init__()
         for name in ("mlp_width", "text_centres", "video_centres", "rounds"):
             if not getattr(self, name) >= 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -148,110 +108,72 @@ class Fused:
 
 
 @dataclass(frozen=True)
-class Stages:
-    """All that the network computes on the way; what losses, predictions and parity read."""
+class Stages(family.AnchorStages):
+    """All that the network computes on the way; `given` is the video alone, which Distill Align reads."""
 
-    projected_BTd: Tensor  # video alone
-    video_BTd: Tensor  # with audio, where there is any
-    text_BLd: Tensor
-    positions_BTd: Tensor
+    heard: family.Given  # with audio, where there is any
     fused: Fused
     slot_Bd: Tensor
-    decoded: Decoded
-    logits_NBQ2: Tensor
-    spans_cw_NBQ2: Tensor
+
+    @property
+    def projected_BTd(self) -> Tensor:
+        """Clips without audio."""
+        return self.given.video_BTd
+
+    @property
+    def video_BTd(self) -> Tensor:
+        """Clips with audio."""
+        return self.heard.video_BTd
 
 
-class UVCOM(nn.Module):
+class UVCOM(family.AnchorModel[UVCOMConfig, Stages]):
     """The network and its losses."""
 
     def __init__(self, config: UVCOMConfig) -> None:
-        super().__init__()
-        self.config = c = config
-        d, rates = c.hidden, (c.input_layers, c.input_dropout)
-        self.video_in = InputProjection(c.video_dim, d, *rates)
-        self.text_in = InputProjection(c.text_dim, d, *rates)
+        super().__init__(config)
+        c, d = config, config.hidden
+        rates = c.input_layers, c.input_dropout
         self.audio_in = InputProjection(c.audio_dim, d, *rates) if c.audio_dim else None
-        self.to_words, self.to_clips = (
-            nn.ModuleList(
-                CrossLayer(
-                    PackedAttention(d, c.heads, c.dropout),
-                    d,
-                    c.feed_forward,
-                    c.dropout,
-                    Dropout(c.dropout),
-                    PReLU(),
-                )
-                for _ in range(c.cross_layers)
-            )
-            for _ in range(2)
-        )
+        self.to_words = family.cross_stack(c, c.cross_layers)
+        self.to_clips = family.cross_stack(c, c.cross_layers)
         self.sentence_in, self.sentence_norm = nn.Linear(d, d), nn.LayerNorm(d)
         self.text_centres_Kd = nn.Parameter(torch.randn(c.text_centres, d))
         self.video_centres_Kd = nn.Parameter(torch.randn(c.video_centres, d))
         self.local = nn.ModuleList(nn.Conv1d(d, d, size, padding=size // 2) for size in (1, 3, 1))
         self.centre_attention = PackedAttention(d, c.heads, c.dropout) if c.cross_fusion else None
         self.token_position = nn.Parameter(torch.randn(d))
-        sizes = d, c.heads, c.feed_forward, c.dropout
-        self.encoder = nn.ModuleList(
-            EncoderLayer(*sizes, Dropout(c.dropout), PReLU()) for _ in range(c.encoder_layers)
-        )
+        self.encoder = family.encoder_stack(c, c.encoder_layers)
         self.slot = OneSlot(d, c.mlp_width) if c.slots else None
-        self.decoder = AnchorDecoder(
-            [
-                AnchorDecoderLayer(*sizes, Dropout(c.dropout), PReLU(), first=index == 0)
-                for index in range(c.decoder_layers)
-            ],
-            d,
-        )
+        self.decoder = family.anchor_decoder(c)
         self.content_Qd = nn.Parameter(torch.randn(c.queries, d))  # what tells the queries apart
         self.align_video, self.align_text = (Mlp(d, c.mlp_width, c.mlp_width, d) for _ in range(2))
         _draw(self)
-        self.anchors = nn.Parameter(torch.randn(c.queries, 2))  # before the sigmoid, centre and width
-        self.head = SpanHead(d)
+        self.anchors, self.head = family.draw_anchors(c), SpanHead(d)
         self.saliency_clip, self.saliency_global = nn.Linear(d, d), nn.Linear(d, d)
-        self.distill = (
-            DistillAlign(
-                self.video_in, self.text_in, d, c.distill_memory, c.distill_share, faithful=c.faithful
-            )
-            if c.distill_align
-            else None
-        )
-
-    def forward(self, batch: Batch, *, generator: torch.Generator | None = None) -> Prediction:
-        """Moments as fractions, and saliency; nothing here is random, `generator` is unused."""
-        stages = self.stages(batch)
-        return predict_moments(stages.logits_NBQ2[-1], stages.spans_cw_NBQ2[-1], stages.fused.saliency_BT)
+        self.distill = self.plug_in()
 
     def stages(self, batch: Batch) -> Stages:
         """The whole network; see the picture at the top of the file."""
-        c, mask_BT = self.config, batch.video_mask_BT
-        projected_BTd, text_BLd = self.video_in(batch.video_BTD), self.text_in(batch.text_BLE)
-        video_BTd = self._with_audio(projected_BTd, batch)
-        positions_BTd = clip_positions(mask_BT, c.hidden)
-        fused = self.fuse(video_BTd, positions_BTd, mask_BT, text_BLd, batch.text_mask_BL)
+        given = self.project(batch)
+        heard = given._replace(video_BTd=self._with_audio(given.video_BTd, batch))
+        fused = self.fuse(heard)
         slot_Bd = torch.zeros_like(fused.sentence_Bd)
         if self.slot is not None:
-            slot_Bd = self.slot(fused.memory_BTd, self._seen(mask_BT), fused.sentence_Bd)
+            slot_Bd = self.slot(fused.memory_BTd, self.counted(given.mask_BT), fused.sentence_Bd)
+        decoded = self._decode_from(slot_Bd, heard, fused.memory_BTd)
+        logits, spans = self.head(decoded.hidden_NBQD, decoded.leaving_NBQ2)
+        return Stages(given, logits, spans, fused.saliency_BT, decoded, heard, fused, slot_Bd)
+
+    def _decode_from(self, slot_Bd: Tensor, heard: family.Given, memory_BTd: Tensor) -> Decoded:
+        """Anchors whose content starts from the slot; the table is added in every loop."""
+        context = memory_BTd, heard.mask_BT, heard.place_BTd
 
         def decode(content_BQd: Tensor) -> Decoded:
-            return self.decoder(
-                content_BQd + self.content_Qd, fused.memory_BTd, mask_BT, positions_BTd, self.anchors
-            )
+            decoded: Decoded = self.decoder(content_BQd + self.content_Qd, *context, self.anchors)
+            return decoded
 
-        decoded = loop(decode, slot_Bd[:, None].expand(-1, c.queries, -1), c.decoder_loops)
-        logits_NBQ2, spans_cw_NBQ2 = self.head(decoded.hidden_NBQD, decoded.leaving_NBQ2)
-        return Stages(
-            projected_BTd,
-            video_BTd,
-            text_BLd,
-            positions_BTd,
-            fused,
-            slot_Bd,
-            decoded,
-            logits_NBQ2,
-            spans_cw_NBQ2,
-        )
+        content_BQd = slot_Bd[:, None].expand(-1, self.config.queries, -1)
+        return loop(decode, content_BQd, self.config.decoder_loops)
 
     def _with_audio(self, video_BTd: Tensor, batch: Batch) -> Tensor:
         if self.audio_in is None:
@@ -263,28 +185,17 @@ class UVCOM(nn.Module):
             )
         return video_BTd + self.audio_in(batch.audio_BTA)
 
-    def _seen(self, mask: Tensor) -> Tensor:
-        """What means, centres, convolutions and the walk see: real entries; in the published code all."""
-        return torch.ones_like(mask) if self.config.faithful else mask
-
-    def fuse(
-        self,
-        video_BTd: Tensor,
-        positions_BTd: Tensor,
-        video_mask_BT: Tensor,
-        text_BLd: Tensor,
-        text_mask_BL: Tensor,
-    ) -> Fused:
+    def fuse(self, heard: family.Given) -> Fused:
         """Cross layers both ways, centres, convolutions, walk, encoder with a token in front, saliency."""
         c = self.config
-        seen_BT, seen_BL = self._seen(video_mask_BT), self._seen(text_mask_BL)
-        cross_BTd, words_BLd = self._cross(video_BTd, positions_BTd, video_mask_BT, text_BLd, text_mask_BL)
+        seen_BT, seen_BL = self.counted(heard.mask_BT), self.counted(heard.mask_BL)
+        cross_BTd, words_BLd = self._cross(heard)
         sentence_Bd = masked_mean(self.sentence_norm(self.sentence_in(words_BLd)), seen_BL[..., None], 1)
         of_text_BKd = gather(self.text_centres_Kd, words_BLd, seen_BL, c.rounds)
         of_video_BKd = gather(self.video_centres_Kd, cross_BTd, seen_BT, c.rounds)
         token_B1d = most_alike(of_video_BKd, of_text_BKd)
 
-        local_BTd = self._convolve(cross_BTd, video_mask_BT, seen_BT)
+        local_BTd = self._convolve(cross_BTd, heard.mask_BT, seen_BT)
         near_BTd = cross_BTd + local_BTd
         if self.centre_attention is None:
             mixed_BTd = cross_BTd + walk(near_BTd, of_text_BKd, seen_BT)
@@ -293,43 +204,20 @@ class UVCOM(nn.Module):
             looked, _ = self.centre_attention(near_BTd, of_text_BKd, of_text_BKd, everyone)
             mixed_BTd = cross_BTd + near_BTd * looked
 
-        sequence = torch.cat([token_B1d, mixed_BTd], 1)
-        positions = torch.cat([self.token_position.expand(len(sequence), 1, -1), positions_BTd], 1)
-        mask = F.pad(video_mask_BT, (1, 0), value=True)
-        for layer in self.encoder:
-            sequence = layer(sequence, positions, mask)
-        global_Bd, memory_BTd = sequence[:, 0], sequence[:, 1:]
-        saliency_BT = (self.saliency_clip(memory_BTd) * self.saliency_global(global_Bd)[:, None]).sum(-1)
-        return Fused(
-            cross_BTd,
-            words_BLd,
-            sentence_Bd,
-            local_BTd,
-            mixed_BTd,
-            global_Bd,
-            memory_BTd,
-            saliency_BT / c.hidden**0.5,
-        )
+        token = token_B1d, self.token_position[None]
+        sequence = encode_behind(*token, self.encoder, mixed_BTd, heard.place_BTd, heard.mask_BT)
+        whole_Bd, memory_BTd = sequence[:, 0], sequence[:, 1:]
+        saliency_BT = family.against_token(self.saliency_clip(memory_BTd), self.saliency_global(whole_Bd))
+        passed = cross_BTd, words_BLd, sentence_Bd, local_BTd, mixed_BTd, whole_Bd, memory_BTd
+        return Fused(*passed, saliency_BT)
 
-    def _cross(
-        self,
-        video_BTd: Tensor,
-        positions_BTd: Tensor,
-        video_mask_BT: Tensor,
-        text_BLd: Tensor,
-        text_mask_BL: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    def _cross(self, heard: family.Given) -> tuple[Tensor, Tensor]:
         """Clips look at words and words at clips, both at the projections; words have no positions."""
-        faithful, heads = self.config.faithful, self.config.heads
-        nowhere = torch.zeros_like(text_BLd)
-        blocked = released_mask(video_mask_BT, text_mask_BL, heads) if faithful else None
-        cross_BTd = video_BTd
-        for layer in self.to_words:
-            cross_BTd, _ = layer(cross_BTd, positions_BTd, text_BLd, text_BLd, text_mask_BL, blocked)
-        blocked = released_mask(text_mask_BL, video_mask_BT, heads) if faithful else None
-        words_BLd, keys_BTd = text_BLd, video_BTd + positions_BTd
-        for layer in self.to_clips:
-            words_BLd, _ = layer(words_BLd, nowhere, keys_BTd, video_BTd, video_mask_BT, blocked)
+        video_BTd, place_BTd, mask_BT, text_BLd, mask_BL = heard
+        cross_BTd = self.look_at_words(self.to_words, video_BTd, heard)
+        nowhere, blocked = torch.zeros_like(text_BLd), self.blocked(mask_BL, mask_BT)
+        at_clips = video_BTd + place_BTd, video_BTd, mask_BT
+        words_BLd, _ = look(self.to_clips, text_BLd, nowhere, *at_clips, blocked)
         return cross_BTd, words_BLd
 
     def _convolve(self, video_BTd: Tensor, mask_BT: Tensor, seen_BT: Tensor) -> Tensor:
@@ -340,10 +228,8 @@ class UVCOM(nn.Module):
         return x_BdT.transpose(1, 2)
 
     def negative_pass(self, stages: Stages, batch: Batch, epoch: float) -> Fused:
-        """Each video with the sentence of another sample (its own where it is alone); positions stay."""
-        row_B = self.negative_rows(stages, batch, epoch)
-        text_BLd, mask_BL = stages.text_BLd[row_B], batch.text_mask_BL[row_B]
-        return self.fuse(stages.video_BTd, stages.positions_BTd, batch.video_mask_BT, text_BLd, mask_BL)
+        """Each video with the sentence of another sample (its own where it is alone)."""
+        return self.fuse(stages.heard.with_text_of(self.negative_rows(stages, batch, epoch)))
 
     @torch.no_grad()
     def negative_rows(self, stages: Stages, batch: Batch, epoch: float) -> Tensor:
@@ -351,7 +237,7 @@ class UVCOM(nn.Module):
         if epoch < self.config.negative_epoch:
             return torch.arange(len(stages.text_BLd), device=stages.text_BLd.device).roll(-1)
         video_Bd, clips_BTd, sentence_Bd = self.alignment(stages)
-        clip_mean_Bd = masked_mean(clips_BTd, self._seen(batch.video_mask_BT)[..., None], 1)
+        clip_mean_Bd = masked_mean(clips_BTd, self.counted(batch.video_mask_BT)[..., None], 1)
         shares_BB = (video_Bd @ sentence_Bd.T).softmax(1) + (clip_mean_Bd @ sentence_Bd.T).softmax(1)
         return shares_BB.argmin(1)
 
@@ -364,43 +250,17 @@ class UVCOM(nn.Module):
             F.normalize(self.align_text(fused.sentence_Bd), dim=-1),
         )
 
-    def losses(self, batch: Batch, *, generator: torch.Generator | None = None, epoch: float = inf) -> Losses:
-        """Set losses of every decoder layer, saliency with a negative pass, alignment, the plug-in's two."""
-        c, targets = self.config, batch.targets
-        assert targets is not None
-        stages = self.stages(batch)
-        terms = {
-            "saliency": self._saliency(stages, batch, targets, epoch),
+    def terms(self, stages: Stages, batch: Batch, targets: Targets, epoch: float) -> dict[str, Tensor]:
+        """Saliency with a negative pass, alignment, set losses of every decoder layer."""
+        scores = stages.saliency_BT, self.negative_pass(stages, batch, epoch).saliency_BT
+        return {
+            "saliency": against_negative(*scores, targets, batch.video_mask_BT, self.config.margin),
             "contrast": self._contrast(stages, batch, targets),
-        }
-        if c.task == "moments":
-            truth_cw = targets_as_fractions(targets.windows_clip, batch.video_mask_BT)
-            terms |= set_terms(stages.logits_NBQ2, stages.spans_cw_NBQ2, truth_cw, background=c.background)
-        if self.distill is not None:
-            terms["align"], terms["similarity"] = self.distill(
-                batch, self.video_in, self.text_in, stages.projected_BTd, stages.text_BLd, epoch
-            )
-        weights = {
-            "span": c.weight_span,
-            "giou": c.weight_giou,
-            "label": c.weight_label,
-            "saliency": c.weight_saliency,
-            "contrast": c.weight_contrast,
-            "align": c.weight_align,
-            "similarity": c.weight_similarity,
-        }
-        return Losses(terms, {name: weights[name.split("_")[0]] for name in terms})
+        } | self.set_terms(stages, batch, self.config.background)
 
-    def _saliency(self, stages: Stages, batch: Batch, targets: Targets, epoch: float) -> Tensor:
-        return against_negative(
-            stages.fused.saliency_BT,
-            self.negative_pass(stages, batch, epoch).saliency_BT,
-            targets.saliency_BT,
-            batch.video_mask_BT,
-            targets.positive_clip_BP,
-            targets.negative_clip_BP,
-            self.config.margin,
-        )
+    def weights(self) -> dict[str, float]:
+        """Of all terms."""
+        return super().weights() | {"contrast": self.config.weight_contrast}
 
     def _contrast(self, stages: Stages, batch: Batch, targets: Targets) -> Tensor:
         """Videos find their sentences and back; clips of the first window are more alike than the others."""
@@ -408,7 +268,7 @@ class UVCOM(nn.Module):
         of_video = info_nce(video_Bd, sentence_Bd, 1.0) / 2
         if not self.config.clip_alignment:
             return of_video
-        mask_BT, seen_BT = batch.video_mask_BT, self._seen(batch.video_mask_BT)
+        mask_BT, seen_BT = batch.video_mask_BT, self.counted(batch.video_mask_BT)
         alike_BT = torch.einsum("btd,bd->bt", clips_BTd, sentence_Bd).masked_fill(~seen_BT, -torch.inf)
         inside_BT = first_window(targets.windows_clip, mask_BT, self.config.faithful) & mask_BT
         share_BT = alike_BT.log_softmax(1).masked_fill(~inside_BT, 0.0)
@@ -438,18 +298,8 @@ def first_window(windows_clip: tuple[Tensor, ...], mask_BT: Tensor, faithful: bo
 
 def _draw(model: UVCOM) -> None:
     """Everything between projections and heads starts Xavier-uniform, centres and table as well."""
-    inner = (
-        model.to_words,
-        model.to_clips,
-        model.sentence_in,
-        model.local,
-        model.centre_attention,
-        model.encoder,
-        model.slot,
-        model.decoder,
-        model.align_video,
-        model.align_text,
-    )
-    draw_xavier(*(module for module in inner if module is not None))
+    crossed = model.to_words, model.to_clips, model.sentence_in, model.local, model.centre_attention
+    behind = model.encoder, model.slot, model.decoder, model.align_video, model.align_text
+    draw_xavier(*(module for module in (*crossed, *behind) if module is not None))
     for parameter in (model.text_centres_Kd, model.video_centres_Kd, model.content_Qd):
         nn.init.xavier_uniform_(parameter)

@@ -1,9 +1,10 @@
-"""Blocks of the DETR family: input projection, encoder layer, cross layer, MLP.
+"""Blocks of the DETR family: input projection, encoder layer, cross layer, stacks of both, MLP.
 
 Shapes   B samples   T clips or tokens of the first sequence   M of the second   D width
 Source   detr_family.md 3.1, 3.4 to 3.6; parameter names below a block are the published ones
 """
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
@@ -169,6 +170,58 @@ class CrossLayer(nn.Module):
         total = x + self.residual(attended)
         hidden = self.linear2(self.dropout(self.activation(self.linear1(self.norm1(total)))))
         return self.norm2(total + self.residual(hidden)), weights
+
+
+def encode(layers: Iterable[nn.Module], x: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    """`EncoderLayer`s one after the other: (B, T, D), (B, T, D), (B, T) -> (B, T, D)."""
+    for layer in layers:
+        x = layer(x, positions, mask)
+    return x
+
+
+def encode_behind(
+    tokens: Tensor,
+    token_positions: Tensor,
+    layers: Iterable[nn.Module],
+    x: Tensor,
+    positions: Tensor,
+    mask: Tensor,
+) -> Tensor:
+    """`encode` with K tokens in front of the sequence.
+
+    Args:
+        tokens, token_positions: (K, D) or (B, K, D); never masked.
+        layers, x, positions, mask: as in `encode`.
+
+    Returns:
+        (B, K + T, D).
+    """
+    sequence, place = (
+        torch.cat([front.expand(len(x), -1, -1), rest], 1)
+        for front, rest in ((tokens, x), (token_positions, positions))
+    )
+    return encode(layers, sequence, place, F.pad(mask, (tokens.shape[-2], 0), value=True))
+
+
+def look(
+    layers: Iterable[nn.Module],
+    x: Tensor,
+    x_positions: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    key_mask: Tensor,
+    blocked: Tensor | None = None,
+) -> tuple[Tensor, list[Tensor]]:
+    """`CrossLayer`s one after the other, all at the same context.
+
+    Returns:
+        (B, T, D), and each layer's attention weights (B, T, M).
+    """
+    maps = []
+    for layer in layers:
+        x, weights = layer(x, x_positions, keys, values, key_mask, blocked)
+        maps.append(weights)
+    return x, maps
 
 
 def draw_xavier(*modules: nn.Module) -> None:

@@ -58,7 +58,7 @@ class Decoded:
 def decode(
     prediction: Prediction,
     clips_B: Sequence[int],
-    clip_length_s: float,
+    clip_length_s: float | Sequence[float],
     durations_s_B: Sequence[float],
     post: PostProcess,
 ) -> list[Decoded]:
@@ -67,22 +67,24 @@ def decode(
     Args:
         prediction: of B samples.
         clips_B: real clips of each.
-        clip_length_s: seconds.
+        clip_length_s: seconds, of all samples or of each.
         durations_s_B: seconds of each video.
         post: what to do.
     """
+    lengths_s_B = [clip_length_s] * len(clips_B) if isinstance(clip_length_s, float | int) else clip_length_s
     prediction_rows = zip(
         prediction.spans_BQ2.float().cpu(),
         prediction.score_BQ.float().cpu(),
         prediction.valid_BQ.cpu(),
         prediction.saliency_BT.float().cpu(),
         clips_B,
+        lengths_s_B,
         durations_s_B,
         strict=True,
     )
     result = []
-    for spans_Q2, score_Q, valid_Q, saliency_T, clips, duration_s in prediction_rows:
-        spans_s_Q2 = to_seconds(spans_Q2[valid_Q], prediction.span_unit, clip_length_s, duration_s)
+    for spans_Q2, score_Q, valid_Q, saliency_T, clips, length_s, duration_s in prediction_rows:
+        spans_s_Q2 = to_seconds(spans_Q2[valid_Q], prediction.span_unit, length_s, duration_s)
         windows_N3 = torch.cat([spans_s_Q2, score_Q[valid_Q][:, None]], 1)
         windows_N3 = windows_N3[windows_N3[:, 2].argsort(descending=True, stable=True)][: post.top]
         windows_N3 = post_process(windows_N3, duration_s, post)

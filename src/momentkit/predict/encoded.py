@@ -50,6 +50,13 @@ class EncodedVideo:
     def save(self, path: str | Path) -> Path:
         """Write the features with all that `load` needs to ask them again, without the film.
 
+        Example:
+            >>> rows_TD = np.ones((3, 4), np.float32)
+            >>> features = VideoFeatures(features_TD=rows_TD, clip_length_s=2.0, duration_s=5.5)
+            >>> path = EncodedVideo(name="park.mp4", features=features).save("park.safetensors")
+            >>> EncodedVideo.load(path).features.duration_s
+            5.5
+
         Args:
             path: ends in .safetensors by custom; any name does.
 

@@ -15,20 +15,46 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from momentkit.core.contract import FeatureContract
-from momentkit.core.errors import FeatureError, FeatureMismatchError, MomentkitError, VideoError
-from momentkit.core.types import Batch, GroundingModel, Moment, TextFeatures, VideoFeatures
+from momentkit.core.errors import (
+    ConfigError,
+    FeatureError,
+    FeatureMismatchError,
+    MomentkitError,
+)
+from momentkit.core.timeline import to_seconds
+from momentkit.core.types import (
+    Batch,
+    GroundingModel,
+    Moment,
+    Prediction,
+    SamplingModel,
+    TextFeatures,
+    VideoFeatures,
+    noise_key,
+)
 from momentkit.core.weights import Presence, WeightsCard
 from momentkit.features.base import FrameEncoder, TextEncoder
 from momentkit.features.extract import Progress, encode_text, encode_video
+from momentkit.features.sentences import PooledText, share_space
 from momentkit.features.store import time_channels
 from momentkit.predict.decode import Decoded, PostProcess, decode
 from momentkit.predict.encoded import EncodedVideo
+from momentkit.predict.long import (
+    COARSE_WINDOWS,
+    WINDOW_S,
+    Part,
+    merge,
+    promising,
+    windows_over,
+)
 from momentkit.predict.questions import check_thresholds, checked_sentences
-from momentkit.predict.result import Result
+from momentkit.predict.result import Result, Trace
+from momentkit.predict.sampling import resampled
+from momentkit.predict.untrained import untrained
 from momentkit.predict.weights import read_grounder_weights
 from momentkit.video.limits import DEFAULT_LIMITS, VideoLimits
 
-MAX_CLIPS = 1024  # a longer video is one sequence too many; windows over long videos come later
+Steps = list[list[list[float]]]  # start and end in seconds of each span of each step
 MAX_ATTENTION = 2**24  # sentences x clips x clips in one forward, so that memory stays bounded
 
 
@@ -66,10 +92,8 @@ class Grounder:
             progress: called with clips encoded so far and clips in all.
 
         Raises:
-            VideoError: the file is missing, no video, damaged, or longer than `MAX_CLIPS` clips.
+            VideoError: the file is missing, no video, damaged, or longer than `limits` allow.
         """
-        longest_s = min(limits.max_duration_s, MAX_CLIPS * self.contract.clip_length_s)
-        limits = replace(limits, max_duration_s=longest_s)
         features = encode_video(path, self.frames, limits, contract=self.contract, progress=progress)
         return EncodedVideo(name=Path(path).name, features=features, path=Path(path))
 
@@ -82,6 +106,7 @@ class Grounder:
         top: int = ...,
         min_confidence: float = ...,
         seed: int = ...,
+        trace: bool = ...,
     ) -> Result: ...
 
     @overload
@@ -93,6 +118,7 @@ class Grounder:
         top: int = ...,
         min_confidence: float = ...,
         seed: int = ...,
+        trace: bool = ...,
     ) -> list[Result]: ...
 
     def find(
@@ -103,6 +129,7 @@ class Grounder:
         top: int = 10,
         min_confidence: float = 0.0,
         seed: int = 0,
+        trace: bool = False,
     ) -> Result | list[Result]:
         """Find the moments that answer a sentence, or several in one forward.
 
@@ -111,30 +138,61 @@ class Grounder:
             sentences: one, or a list; an answer does not depend on what else is asked.
             top: moments kept, best first.
             min_confidence: moments with a lower score are left out; 0 keeps all.
-            seed: of the noise of models that start from noise; the others ignore it.
+            seed: of the noise of models that start from noise, together with the sentence; the others ignore
+                it.
+            trace: keep the spans of every denoising step in `Result.trace`.
 
         Returns:
             A `Result`, or a list of them in the order of the sentences.
 
         Raises:
+            ConfigError: a trace of a model that has no steps.
             QueryError: no sentence, an empty one, or one too long.
             FeatureMismatchError: the video was encoded with something else; names the field.
         """
         asked = checked_sentences(sentences)
         check_thresholds(top, min_confidence)
         self._check_video(video)
+        if trace:
+            self.check_trace()
         words = encode_text(asked, self.text)
-        step = max(1, MAX_ATTENTION // video.features.features_TD.shape[0] ** 2)
+        windows = self._windows(video.features)
+        if trace and len(windows) > 1:
+            raise ConfigError(
+                f"{video.name} is searched in {len(windows)} windows, and a trace is kept of one; cut a part "
+                f"of {WINDOW_S:g} s from it, or leave the trace out"
+            )
+        step = max(1, MAX_ATTENTION // (windows[0][1] - windows[0][0]) ** 2)
         answers = [
             answer
-            for first in range(0, len(asked), step)
-            for answer in self._answer(video.features, words[first : first + step], seed)
+            for part in (slice(first, first + step) for first in range(0, len(asked), step))
+            for answer in self._search(video.features, asked[part], words[part], seed, trace, windows)
         ]
         results = [
-            self._result(video, sentence, word, answer, top, min_confidence)
-            for sentence, word, answer in zip(asked, words, answers, strict=True)
+            self._result(video, sentence, word, answer, top, min_confidence, spans)
+            for sentence, word, (answer, spans) in zip(asked, words, answers, strict=True)
         ]
         return results[0] if isinstance(sentences, str) else results
+
+    def sampled(self, *, steps: int | None = None, proposals: int | None = None) -> "Grounder":
+        """The same grounder, whose model denoises in other steps or with other proposals; None = as it does.
+
+        Raises:
+            ConfigError: the model has no such option, or the number cannot be.
+        """
+        return replace(self, model=resampled(self.model, self.name, steps=steps, proposals=proposals))
+
+    def check_trace(self) -> None:
+        """Refuse a trace of a model that answers in one go.
+
+        Raises:
+            ConfigError: it has no steps.
+        """
+        if not isinstance(self.model, SamplingModel):
+            raise ConfigError(
+                f"{self.name} answers in one go and has no steps to trace; take weights of a model that "
+                f"denoises, or leave the trace out"
+            )
 
     def _check_video(self, video: EncodedVideo) -> None:
         if not isinstance(video, EncodedVideo):
@@ -147,27 +205,72 @@ class Grounder:
                 f"{video.name}: the features do not say what made them; set their contract or encode the film"
             )
         self.contract.require(features.contract)
-        clips, width = features.features_TD.shape
+        _, width = features.features_TD.shape
         expected = self.contract.video_dim - 2 * self.contract.tef
         if width != expected or features.clip_length_s != self.contract.clip_length_s:
             raise FeatureMismatchError(
                 f"{video.name}: features have {width} channels and clips of {features.clip_length_s} s; the "
                 f"weights need {expected} channels and {self.contract.clip_length_s} s"
             )
-        if clips > MAX_CLIPS:
-            raise VideoError(
-                "too_long", f"{video.name} has {clips} clips; at most {MAX_CLIPS} are searched: cut the film"
-            )
 
-    def _answer(self, video: VideoFeatures, words: Sequence[TextFeatures], seed: int) -> list[Decoded]:
+    def _windows(self, video: VideoFeatures) -> list[tuple[int, int]]:
+        """First and end clip of each window; one where the model takes any length."""
+        clips = video.features_TD.shape[0]
+        if getattr(self.model, "any_length", False):
+            return [(0, clips)]
+        return windows_over(clips, video.clip_length_s)
+
+    def _search(
+        self,
+        video: VideoFeatures,
+        sentences: Sequence[str],
+        words: Sequence[TextFeatures],
+        seed: int,
+        trace: bool,
+        windows: Sequence[tuple[int, int]],
+    ) -> list[tuple[Decoded, Steps | None]]:
+        """As `_answer`, about a film of several windows; of very many, those that look promising."""
+        if len(windows) == 1:
+            return self._answer(video, sentences, words, seed, trace)
+        parts: list[list[Part]] = [[] for _ in sentences]
+        asked_BW = np.ones((len(sentences), len(windows)), dtype=bool)
+        if len(windows) > COARSE_WINDOWS and share_space(self.frames, self.text):
+            pooled = encode_text(sentences, PooledText(self.frames, self.text))
+            sentences_BD = np.concatenate([one.words_LE for one in pooled])
+            asked_BW = promising(video.features_TD[:, : sentences_BD.shape[1]], sentences_BD, windows)
+        for column, (first, end) in enumerate(windows):
+            rows = np.flatnonzero(asked_BW[:, column]).tolist()
+            if not rows:
+                continue
+            seconds = min(end * video.clip_length_s, video.duration_s) - first * video.clip_length_s
+            window = replace(video, features_TD=video.features_TD[first:end], duration_s=seconds)
+            answers = self._answer(
+                window, [sentences[row] for row in rows], [words[row] for row in rows], seed, trace
+            )
+            for row, (answer, _) in zip(rows, answers, strict=True):
+                parts[row].append(Part(first, end, answer))
+        clips = video.features_TD.shape[0]
+        return [(merge(one, clips, video.clip_length_s, self.post.top), None) for one in parts]
+
+    def _answer(
+        self,
+        video: VideoFeatures,
+        sentences: Sequence[str],
+        words: Sequence[TextFeatures],
+        seed: int,
+        trace: bool,
+    ) -> list[tuple[Decoded, Steps | None]]:
         """One forward over some sentences."""
-        batch = _batch(video, words, tef=self.contract.tef).to(self.device)
+        batch = _batch(video, sentences, words, tef=self.contract.tef).to(self.device)
         generator = torch.Generator(self.device).manual_seed(seed)
         with torch.inference_mode():
             prediction = self.model(batch, generator=generator)
         clips = video.features_TD.shape[0]
         count = len(words)
-        return decode(prediction, [clips] * count, video.clip_length_s, [video.duration_s] * count, self.post)
+        durations_s = [video.duration_s] * count
+        decoded = decode(prediction, [clips] * count, video.clip_length_s, durations_s, self.post)
+        steps = _steps(prediction, video) if trace else [None] * count
+        return list(zip(decoded, steps, strict=True))
 
     def _result(
         self,
@@ -177,6 +280,7 @@ class Grounder:
         answer: Decoded,
         top: int,
         min_confidence: float,
+        steps: Steps | None,
     ) -> Result:
         if not (np.isfinite(answer.windows_N3).all() and np.isfinite(answer.saliency_T).all()):
             raise FeatureError(
@@ -195,6 +299,7 @@ class Grounder:
             model=self.name,
             encoder=" + ".join(stream.encoder for stream in self.contract.video),
             unknown_words=words.unknown_words,
+            trace=None if steps is None else Trace.of(steps),
             film=video.path,
         )
 
@@ -208,7 +313,8 @@ def load(
     """Load weights with their model and the encoders they need.
 
     Args:
-        name_or_path: bundled weights by name, a .safetensors file, a run directory, or a hub id "user/name".
+        name_or_path: bundled weights by name, a .safetensors file, a run directory, a hub id "user/name", or
+            a model without weights ("zeroshot").
         encoder: "tiny" or "clip" to insist on that kind, or the directory of a CLIP checkpoint, for machines
             without a network; by default what the weights need.
         device: where the model runs; by default the GPU if there is one.
@@ -218,8 +324,8 @@ def load(
         FeatureMismatchError: the encoders are not those the weights were trained with; names the field.
         MissingExtraError: the hub or the encoder needs a package that is not installed.
     """
-    weights = read_grounder_weights(name_or_path)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    weights = untrained(name_or_path, encoder, chosen) or read_grounder_weights(name_or_path)
     frames, text = weights.encoders(encoder, chosen)
     return Grounder(
         name=weights.name,
@@ -233,11 +339,19 @@ def load(
     )
 
 
-def _batch(video: VideoFeatures, words: Sequence[TextFeatures], *, tef: bool) -> Batch:
-    """The video once a sentence; sentences padded to the longest, which no answer depends on."""
+def _batch(
+    video: VideoFeatures, sentences: Sequence[str], words: Sequence[TextFeatures], *, tef: bool
+) -> Batch:
+    """The video once a sentence; sentences padded to the longest, which no answer depends on.
+
+    The noise is the sentence's: a film that is renamed or cut answers as before.
+    """
     clips, count = video.features_TD.shape[0], len(words)
     rows_TD = video.features_TD
-    video_TD = torch.tensor(np.concatenate([rows_TD, time_channels(clips)], 1) if tef else rows_TD)
+    if tef:
+        rows_TD = np.concatenate([rows_TD, time_channels(clips)], 1)
+    # Not copied where that is safe: hours of features are large, and no model writes to its input.
+    video_TD = torch.from_numpy(rows_TD) if rows_TD.flags.writeable else torch.tensor(rows_TD)
     longest = max(word.words_LE.shape[0] for word in words)
     text_BLE = torch.zeros(count, longest, words[0].words_LE.shape[1])
     mask_BL = torch.zeros(count, longest, dtype=torch.bool)
@@ -251,7 +365,27 @@ def _batch(video: VideoFeatures, words: Sequence[TextFeatures], *, tef: bool) ->
         text_BLE=text_BLE,
         text_mask_BL=mask_BL,
         video_keys=("video",) * count,
+        noise_keys=tuple(noise_key(sentence) for sentence in sentences),
     )
+
+
+def _steps(prediction: Prediction, video: VideoFeatures) -> list[Steps]:
+    """Of each sentence the noise and the spans of every step, in seconds, inside the video.
+
+    Spans that are followed from step to step are sorted by their score in the end, those that end up empty
+    last.
+    """
+    assert prediction.start_BQ2 is not None  # `check_trace`
+    spans_SBQ2 = torch.stack([prediction.start_BQ2, *prediction.trace]).float().cpu()
+    spans_SBQ2 = to_seconds(spans_SBQ2, prediction.span_unit, video.clip_length_s, video.duration_s)
+    spans_SBQ2 = spans_SBQ2.clamp(0, video.duration_s)
+    if spans_SBQ2.shape[2] == prediction.score_BQ.shape[1]:
+        real_BQ = spans_SBQ2[-1, ..., 1] > spans_SBQ2[-1, ..., 0]
+        score_BQ = prediction.score_BQ.cpu().masked_fill(~real_BQ, -1)
+        order_BQ = score_BQ.argsort(dim=1, descending=True, stable=True)
+        spans_SBQ2 = spans_SBQ2.gather(2, order_BQ[None, :, :, None].expand_as(spans_SBQ2))
+    rows: list[Steps] = spans_SBQ2.transpose(0, 1).tolist()
+    return rows
 
 
 def _tiled(video_TD: Tensor, count: int) -> Tensor:

@@ -20,8 +20,9 @@ from momentkit.core.errors import MomentkitError
 from momentkit.core.files import atomic_write, read_bytes
 from momentkit.core.types import Moment
 from momentkit.predict.render import clock, one_line, remarks
-from momentkit.predict.timeline_svg import curve_points, drawn_strengths, ticks
-from momentkit.predict.windows import Window, best_overlap, lanes
+from momentkit.predict.timeline_svg import curve_points, drawn_strengths
+from momentkit.predict.trace_svg import trace_svg
+from momentkit.predict.windows import Window, best_overlap, lanes, ticks
 
 if TYPE_CHECKING:
     from momentkit.predict.result import Result
@@ -149,7 +150,8 @@ def _panel(index: int, result: "Result", truth: Sequence[Window] | None) -> str:
         f'aria-label="{escape(one_line(result.query))}"><h2>{escape(one_line(result.query))}</h2>{notes}'
         f'<div class="board"><div class="names">{_names(result, truth)}</div>'
         f'<div class="tracks">{_grid(result)}{_true_track(result, truth)}{_found_track(result, truth)}'
-        f'{_curve(result)}<div class="head" hidden></div></div></div>{_table(result, truth)}</section>'
+        f'{_curve(result)}<div class="head" hidden></div></div></div>'
+        f"{_trace(result)}{_table(result, truth)}</section>"
     )
 
 
@@ -217,6 +219,10 @@ def _curve(result: "Result") -> str:
         'aria-label="saliency of each clip, stretched to the height of the strip">'
         f'<polygon points="0,100 {line} 1000,100"/><polyline points="{line}"/></svg>'
     )
+
+
+def _trace(result: "Result") -> str:
+    return "" if result.trace is None else trace_svg(result.trace, result.duration_s)
 
 
 def _table(result: "Result", truth: Sequence[Window] | None) -> str:

@@ -1,4 +1,4 @@
-"""Results as an SVG time line: true and found moments, the saliency curve, an axis in m:ss.
+"""Results as an SVG time line: true and found moments, the saliency curve, an axis, the steps to them.
 
 Self-contained: no script, no fonts or images from elsewhere. Found moments that overlap take separate lanes.
 """
@@ -8,7 +8,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from momentkit.predict.render import clock, one_line
-from momentkit.predict.windows import Window, best_overlap, lanes, scaled
+from momentkit.predict.trace_svg import trace_block
+from momentkit.predict.windows import Window, best_overlap, lanes, scaled, ticks
 
 if TYPE_CHECKING:
     from momentkit.predict.result import Result
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 WIDTH, LEFT, RIGHT = 960, 92, 24  # pixels: the drawing, and the margins beside the time line
 BAR, GAP, CURVE, HEAD, AXIS = 16, 6, 44, 34, 26
 INK, MUTED, RULE, FOUND, TRUE, CURVE_INK = "#1b2430", "#56606e", "#d9dee5", "#2563eb", "#0f7b55", "#b45309"
-TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 
 
 def to_svg(results: Sequence["Result"], truth: Mapping[str, Sequence[Window]] | None = None) -> str:
@@ -39,14 +39,6 @@ def to_svg(results: Sequence["Result"], truth: Mapping[str, Sequence[Window]] | 
         f"<title>Moments in {escape(one_line(results[0].video))}: {escape(names)}</title>\n"
         f'<rect width="{WIDTH}" height="{top}" fill="#ffffff"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )
-
-
-def ticks(duration_s: float, most: int) -> list[float]:
-    """Round times from 0 on, at most about `most` of them."""
-    step_s = next((step for step in TICKS_S if duration_s / step <= most), None)
-    if step_s is None:  # days of film: whole hours, as many as fit
-        step_s = 3600 * (int(duration_s / most / 3600) + 1)
-    return [float(index * step_s) for index in range(int(duration_s / step_s) + 1)]
 
 
 def curve_points(
@@ -95,7 +87,13 @@ def _block(result: "Result", truth: Sequence[Window] | None) -> tuple[str, int]:
     y += (max(rows, default=0) + 1) * (BAR + GAP)
     parts += [_label("saliency", y + CURVE - BAR), _curve(result, y)]
     y += CURVE
-    return _axis(result, body_top, y) + "".join(parts), y + AXIS + 10
+    parts.insert(0, _axis(result, body_top, y))
+    y += AXIS + 10
+    if result.trace is not None:
+        block, height = trace_block(result.trace, result.duration_s)
+        parts.append(f'<g transform="translate(0 {y})">{block}</g>')
+        y += height
+    return "".join(parts), y
 
 
 def _headline(result: "Result") -> str:

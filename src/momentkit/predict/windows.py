@@ -1,4 +1,4 @@
-"""Found moments beside true ones: overlap, and lanes in which overlapping moments do not hide each other.
+"""Found moments beside true ones: their overlap, lanes in which they do not hide each other, an axis.
 
 Units   seconds throughout.
 """
@@ -9,6 +9,8 @@ from momentkit.core.types import Moment
 
 Window = tuple[float, float]
 """Start and end in seconds."""
+
+TICKS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 
 
 def overlap(one: Window, other: Window) -> float:
@@ -51,3 +53,11 @@ def scaled(values: Sequence[float]) -> list[float]:
     """Values stretched to [0, 1] for drawing; constant values lie on 0."""
     low, high = min(values, default=0.0), max(values, default=0.0)
     return [(value - low) / (high - low) if high > low else 0.0 for value in values]
+
+
+def ticks(duration_s: float, most: int) -> list[float]:
+    """Round times from 0 on, at most about `most` of them."""
+    step_s = next((step for step in TICKS_S if duration_s / step <= most), None)
+    if step_s is None:  # days of film: whole hours, as many as fit
+        step_s = 3600 * (int(duration_s / most / 3600) + 1)
+    return [float(index * step_s) for index in range(int(duration_s / step_s) + 1)]

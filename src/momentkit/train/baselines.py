@@ -148,10 +148,12 @@ class OtherVideo:
     def sample(self, index: int, epoch: int) -> Sample:
         """Sample `index` with foreign frames."""
         sample = self._source.sample(index, epoch)
-        foreign_TD = self._source.sample(int(self._partner[index]), epoch).video_TD
+        foreign = self._source.sample(int(self._partner[index]), epoch)
+        foreign_TD = foreign.video_TD
         clips, foreign_clips = sample.video_TD.shape[0], foreign_TD.shape[0]
         nearest_T = ((np.arange(clips) + 0.5) * foreign_clips / clips).astype(np.int64)
         video_TD = foreign_TD[nearest_T]
         if self._time_channels:
             video_TD[:, -self._time_channels :] = sample.video_TD[:, -self._time_channels :]
-        return replace(sample, video_TD=video_TD)
+        heard_TA = None if foreign.audio_TA is None else foreign.audio_TA[nearest_T]
+        return replace(sample, video_TD=video_TD, audio_TA=heard_TA)

@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("src/momentkit/assets/flashvtg.safetensors")
     )
-    parser.add_argument("--films", type=int, default=1500)
+    parser.add_argument("--films", type=int, default=4000)
     parser.add_argument("--test-films", type=int, default=100)
     options = parser.parse_args()
     bundle(options.config, options.work, options.output, films=options.films, test_films=options.test_films)

@@ -12,11 +12,12 @@ from torch import nn
 from momentkit.core.config import build, read_toml
 from momentkit.core.errors import ConfigError, DataError
 from momentkit.core.files import atomic_write
-from momentkit.data.annotations import WindowRules, load_annotations
 from momentkit.data.dataset import DataConfig, GroundingDataset
+from momentkit.data.forms import load_rows
 from momentkit.predict.weights import GrounderWeights, read_grounder_weights
 from momentkit.train.baselines import OtherText, OtherVideo, fit_location_prior, prior_rows
-from momentkit.train.evaluate import Row, evaluate, evaluate_repeatedly, figures
+from momentkit.train.by_query import Details, PerQuery, details, per_query
+from momentkit.train.evaluate import Row, answer, evaluate, evaluate_repeatedly, figures
 
 MODEL, PRIOR = "model", "location prior"
 OTHER_TEXT, OTHER_VIDEO = "another query's text", "another video's frames"
@@ -33,6 +34,7 @@ class Comparison:
         notes: sentences on what was left out and why.
         deviation: of the model's figures over the seeds; empty where one seed was tried.
         repeats: seeds; the model's figures are means over them, its rows those of the first.
+        details: parts of the queries, calibration and misses, of the first seed; None without moments.
     """
 
     figures: Mapping[str, Mapping[str, float]]
@@ -40,12 +42,15 @@ class Comparison:
     notes: tuple[str, ...]
     deviation: Mapping[str, float] = field(default_factory=dict)
     repeats: int = 1
+    details: Details | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What `momentkit eval --json` prints."""
         result = {"queries": len(self.rows), "figures": self.figures, "notes": list(self.notes)}
         if self.deviation:
             result |= {"repeats": self.repeats, "deviation": self.deviation}
+        if self.details:
+            result["details"] = self.details.to_json()
         return result
 
 
@@ -90,9 +95,12 @@ def compare_model(
         notes.append(
             "repeats are of no use here: the model draws no noise, every seed gives the same answers"
         )
+    answers = {MODEL: per_query(own.rows, queries, config)}
     try:
-        prior = fit_location_prior(load_annotations(Path(config.root) / config.train, _rules(config)).queries)
-        table[PRIOR] = figures(prior_rows(queries, prior), queries, config)[0]
+        prior = fit_location_prior(load_rows(config, Path(config.root) / config.train).queries)
+        constant = prior_rows(queries, prior)
+        table[PRIOR] = figures(constant, queries, config)[0]
+        answers[PRIOR] = per_query(constant, queries, config)
     except DataError as error:
         notes.append(f"no {PRIOR}: {error}")
     try:
@@ -100,10 +108,21 @@ def compare_model(
         other_video = OtherVideo(dataset, queries, 2 * config.tef)
     except DataError as error:
         notes.append(f"no probes: {error}")
-        return Comparison(table, own.rows, tuple(notes), tried.deviation, tried.count)
-    table[OTHER_TEXT] = evaluate(model, other_text, config, post, batch_size=batch_size).metrics
-    table[OTHER_VIDEO] = evaluate(model, other_video, config, post, batch_size=batch_size).metrics
-    return Comparison(table, own.rows, tuple(notes), tried.deviation, tried.count)
+    else:
+        table[OTHER_TEXT] = evaluate(model, other_text, config, post, batch_size=batch_size).metrics
+        table[OTHER_VIDEO] = evaluate(model, other_video, config, post, batch_size=batch_size).metrics
+    behind = details(answers, MODEL)
+    return Comparison(table, own.rows, tuple(notes), tried.deviation, tried.count, behind)
+
+
+def answers_of(name_or_path: str | Path, data: Path | None = None, *, batch_size: int = 100) -> PerQuery:
+    """The values of every query, of weights alone; arguments and errors as of `compare`."""
+    weights = read_grounder_weights(name_or_path)
+    config, split = find_data(name_or_path, data)
+    weights.contract.require(config.contract)
+    dataset = GroundingDataset(config, split)
+    rows = answer(_module(weights), dataset, weights.post, batch_size=batch_size)
+    return per_query(rows, dataset.queries, config)
 
 
 def find_data(name_or_path: str | Path, data: Path | None) -> tuple[DataConfig, str]:
@@ -139,15 +158,6 @@ def _read_data(path: Path) -> DataConfig:
     if not isinstance(section, Mapping):
         raise ConfigError(f"{path} has no [data] section; it says where features and annotations lie")
     return build(DataConfig, section, f"{path} [data]")
-
-
-def _rules(config: DataConfig) -> WindowRules:
-    return WindowRules(
-        clip_windows=config.clip_windows,
-        keep_outside=config.keep_outside,
-        drop_bad_windows=config.drop_bad_windows,
-        unrated_clips=config.layout == "subtitles",
-    )
 
 
 def _module(weights: GrounderWeights) -> nn.Module:

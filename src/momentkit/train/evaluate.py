@@ -4,7 +4,8 @@ Several processes (torchrun) share the batches of one process: process r takes b
 whole. Each query is answered once, in the batch that one process would have put it in: the figures are the
 same to the bit.
 
-A model that draws noise gets the same generator for every batch: a query's answer depends on the seed alone.
+A model that draws noise gets the same generator for every batch, and each query its own noise by its key: an
+answer depends on the seed and the query alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -157,7 +158,7 @@ def _answer_batch(
     decoded = decode(
         prediction,
         [len(sample.video_TD) for sample in samples],
-        samples[0].clip_length_s,
+        [sample.clip_length_s for sample in samples],
         [sample.duration_s for sample in samples],
         post,
     )

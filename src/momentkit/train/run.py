@@ -19,7 +19,7 @@ from momentkit.core.files import atomic_write
 from momentkit.core.types import GroundingModel
 from momentkit.core.weights import WeightsCard
 from momentkit.data.dataset import GroundingDataset
-from momentkit.models.registry import build_model
+from momentkit.models.registry import build_model, is_trainable
 from momentkit.train.augment import RandomCrop, Stretch, WordDrop
 from momentkit.train.checkpoint import Progress, has_state, locked, remove_leftovers
 from momentkit.train.evaluate import evaluate
@@ -73,6 +73,8 @@ def create_trainer(config: RunConfig, folder: Path, accelerator: Accelerator) ->
         batch_size = config.train.evaluate_batch_size
         return evaluate(model, val_set, config.data, config.predict, batch_size=batch_size).metrics
 
+    if config.data.audio is not None and (config.train.crop or config.train.stretch):
+        raise ConfigError("train.crop and train.stretch know no audio; set both to 0 or drop [data.audio]")
     source: SampleSource = train_set
     if config.train.crop:
         source = RandomCrop(source, config.train.crop, config.train.seed, config.data.tef)
@@ -88,10 +90,18 @@ def create_run_model(config: RunConfig) -> nn.Module:
     """The model of a run, drawn from torch's generator; its input widths are those of the data.
 
     Raises:
-        ConfigError: an option is wrong, or a width is given that the data does not have.
+        ConfigError: the model cannot be trained, an option is wrong, or a width is given that the data does
+            not have.
     """
+    if not is_trainable(config.model["name"]):
+        raise ConfigError(
+            f"[model] {config.model['name']} has nothing to train; use it as it is: "
+            f"momentkit find VIDEO SENTENCE --model {config.model['name']}"
+        )
     contract = config.data.contract
     widths = {"video_dim": contract.video_dim, "text_dim": contract.text.dim}
+    if contract.audio_dim:
+        widths["audio_dim"] = contract.audio_dim
     options = {name: value for name, value in config.model.items() if name != "name"}
     for name, width in widths.items():
         if options.get(name, width) != width:

@@ -12,10 +12,14 @@ A sweep file names a configuration, seeds and rows; a row changes options and ma
     set = ["model.decoder_loops=2"]
     paper = { mAP = "42.26 ± 0.61" }
 
+A row with `weights_of = "two loops"` is not trained: it evaluates that row's weights with its own options
+(steps and proposals of a diffusion model).
+
 A run directory that holds `figures.json` is done; one that holds a checkpoint is gone on with.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -23,6 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from momentkit.core.config import build, read_toml
@@ -30,9 +35,10 @@ from momentkit.core.errors import ConfigError, TrainingError
 from momentkit.core.files import atomic_write
 from momentkit.train.checkpoint import has_state
 from momentkit.train.compare import MODEL, compare
+from momentkit.train.published import our_name
 from momentkit.train.run_config import read_run_config
 
-FIGURES_FILE = "figures.json"
+FIGURES_FILE, LAST_WEIGHTS = "figures.json", "last.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,7 @@ class Row:
     name: str
     config: str = ""  # in place of the sweep's
     set: tuple[str, ...] = ()  # section.key=value, after the sweep's own
+    weights_of: str = ""  # the row whose weights are evaluated; "": a training of its own
     paper: Mapping[str, str] = field(default_factory=dict)  # figure -> what the paper prints
 
 
@@ -68,6 +75,10 @@ class Sweep:
         for row in self.row:
             if not (row.config or self.config):
                 raise ConfigError(f"row {row.name!r} has no config, and the sweep names none")
+            if row.weights_of and row.weights_of not in {r.name for r in self.row if not r.weights_of}:
+                raise ConfigError(
+                    f"row {row.name!r} takes the weights of {row.weights_of!r}, which is no row that trains"
+                )
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ class Run:
         config: configuration file.
         settings: changes to it.
         folder: its run directory.
+        weights: run directory whose weights it evaluates; None = it trains.
     """
 
     row: Row
@@ -87,6 +99,7 @@ class Run:
     config: Path
     settings: tuple[str, ...]
     folder: Path
+    weights: Path | None = None
 
     @property
     def done(self) -> bool:
@@ -106,8 +119,8 @@ def read_sweep(path: Path) -> Sweep:
         raise ConfigError(f"{path}: rows are written as [[row]]")
     values["row"] = tuple(build(Row, row, f"{path} [[row]] {index}") for index, row in enumerate(rows, 1))
     sweep = build(Sweep, values, str(path))
-    for run in runs_of(sweep, Path()):
-        read_run_config(run.config, run.settings)
+    for row in sweep.row:
+        read_run_config(Path(row.config or sweep.config), (*sweep.set, *row.set))
     return sweep
 
 
@@ -119,35 +132,63 @@ def runs_of(sweep: Sweep, output: Path) -> list[Run]:
             seed,
             Path(row.config or sweep.config),
             (*sweep.set, *row.set),
-            output / f"{''.join(c if c.isalnum() else '_' for c in row.name)}-seed{seed}",
+            _folder(output, row.name, seed),
+            _folder(output, row.weights_of, seed) if row.weights_of else None,
         )
         for seed in sweep.seeds
         for row in sweep.row
     ]
 
 
-def run_sweep(sweep: Sweep, output: Path, workers: int) -> Iterator[Run]:
+def _folder(output: Path, name: str, seed: int) -> Path:
+    return output / f"{''.join(c if c.isalnum() else '_' for c in name)}-seed{seed}"
+
+
+def run_sweep(sweep: Sweep, output: Path, workers: int, devices: Sequence[str] = ()) -> Iterator[Run]:
     """Train and evaluate what is not done yet, `workers` runs at a time; yields each as it ends.
+
+    Args:
+        sweep: rows times seeds.
+        output: folder of the run directories.
+        workers: runs at a time.
+        devices: of CUDA, as CUDA_VISIBLE_DEVICES names them; a run takes the next free one.
 
     Raises:
         TrainingError: a run failed; its last lines are said. The others go on to their end.
     """
     open_runs = [run for run in runs_of(sweep, output) if not run.done]
     failed: list[str] = []
-    with ThreadPoolExecutor(workers) as pool:
-        started = {pool.submit(_train, run): run for run in open_runs}
-        for future in as_completed(started):
-            run = started[future]
-            if said := future.result():
-                failed.append(f"{run.row.name}, seed {run.seed}: {said}")
-            else:
-                yield run
+    free: SimpleQueue[str] = SimpleQueue()
+    for number in range(workers):
+        free.put(devices[number % len(devices)] if devices else "")
+    for trained in (False, True):  # first what trains, then what needs its weights
+        with ThreadPoolExecutor(workers) as pool:
+            runs = [run for run in open_runs if bool(run.weights) == trained]
+            started = {pool.submit(_on_device, run, free): run for run in runs}
+            for future in as_completed(started):
+                run = started[future]
+                if said := future.result():
+                    failed.append(f"{run.row.name}, seed {run.seed}: {said}")
+                else:
+                    yield run
     if failed:
         raise TrainingError(f"{len(failed)} of {len(open_runs)} runs failed: {'; '.join(failed)}")
 
 
-def _train(run: Run) -> str:
+def _on_device(run: Run, free: SimpleQueue[str]) -> str:
+    device = free.get()
+    try:
+        return _train(run, os.environ | ({"CUDA_VISIBLE_DEVICES": device} if device else {}))
+    finally:
+        free.put(device)
+
+
+def _train(run: Run, environment: Mapping[str, str]) -> str:
     """Train and evaluate in processes of their own; the last line of a failure, or nothing."""
+    if run.weights:
+        if not (run.weights / FIGURES_FILE).is_file():
+            return f"row {run.row.weights_of!r} is not done"
+        take_weights(run, run.weights)
     momentkit = [sys.executable, "-m", "momentkit"]
     train = [*momentkit, "train", str(run.config), "-o", str(run.folder), "--seed", str(run.seed)]
     for setting in run.settings:
@@ -156,12 +197,28 @@ def _train(run: Run) -> str:
         train.append("--resume")
     own = "from pathlib import Path; from momentkit.train.sweep import evaluate_run; "
     evaluate = [sys.executable, "-c", f"{own}evaluate_run(Path({str(run.folder)!r}))"]
-    for command in (train, evaluate):
-        ended = subprocess.run(command, capture_output=True, text=True)
+    for command in (evaluate,) if run.weights else (train, evaluate):
+        ended = subprocess.run(command, capture_output=True, text=True, env=dict(environment))
         if ended.returncode:
             lines = ended.stderr.strip().splitlines()
             return lines[-1] if lines else f"exit {ended.returncode}"
     return ""
+
+
+def take_weights(run: Run, source: Path) -> None:
+    """Write a run directory with the last weights of another one and the run's own options."""
+    import torch
+
+    from momentkit.core.weights import read_weights, save_weights
+    from momentkit.train.run import create_card, create_run_model
+    from momentkit.train.run_config import to_toml
+
+    config = read_run_config(run.config, run.settings, seed=run.seed)
+    with torch.device("meta"):  # for its options alone
+        card = create_card(config, create_run_model(config))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    save_weights(run.folder / LAST_WEIGHTS, read_weights(source / LAST_WEIGHTS)[1], card)
+    atomic_write(run.folder / "config.toml", to_toml(config))
 
 
 def evaluate_run(folder: Path) -> Path:
@@ -172,8 +229,9 @@ def evaluate_run(folder: Path) -> Path:
     import torch
 
     torch.set_num_threads(1)
-    result = compare(folder / "last.safetensors").to_json()
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    result = compare(folder / LAST_WEIGHTS).to_json()
+    path = folder / "log.jsonl"  # none where the weights are another row's
+    log = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     result["evaluations"] = {
         str(entry["step"]): entry["metrics"] for entry in log if entry.get("kind") == "evaluation"
     }
@@ -213,14 +271,10 @@ def _spread(results: Sequence[Mapping[str, float]], sweep: Sweep) -> dict[str, l
     """Figure -> mean and sample deviation (0 for a single result)."""
     spread = {}
     for name in sweep.figures:
-        known = [r[f"MR-full-{name}" if f"MR-full-{name}" in r else name] for r in results if _has(r, name)]
+        known = [r[key] for r in results if (key := our_name(name, r)) is not None]
         if known:
             spread[name] = [statistics.mean(known), statistics.stdev(known) if len(known) > 1 else 0.0]
     return spread
-
-
-def _has(result: Mapping[str, float], name: str) -> bool:
-    return name in result or f"MR-full-{name}" in result
 
 
 def markdown(sweep: Sweep, entries: Sequence[Mapping[str, Any]]) -> str:

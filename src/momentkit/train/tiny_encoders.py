@@ -15,7 +15,7 @@ from momentkit.train.tiny_frames import held_out_films, save_frames, train_frame
 from momentkit.train.tiny_reading import accuracies, measure, read_films, role_accuracies
 from momentkit.train.tiny_text import train_text
 
-ROUNDS, TEXT_STEPS, FILMS = 18, 3000, 30
+ROUNDS, TEXT_STEPS, FILMS = 18, 3000, 60
 
 
 def train(

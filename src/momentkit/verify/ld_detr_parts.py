@@ -15,6 +15,7 @@ from momentkit.core.types import Batch, Losses, Targets
 from momentkit.data.labels import rated_labels, rater_labels, window_labels
 from momentkit.losses.matching import match
 from momentkit.losses.spans import targets_as_fractions
+from momentkit.models.family import Given
 from momentkit.models.ld_detr import LDDETR, LDDETRConfig, Stages
 from momentkit.nn.decoder import AnchorDecoder, AnchorDecoderLayer, Decoded, loop, predict_moments
 from momentkit.nn.distill_align import DistillAlign
@@ -294,9 +295,8 @@ def criterion(path: Path) -> list[StageResult]:
 def _only(logits_NBQ2: Tensor, spans_cw_NBQ2: Tensor, saliency_BT: Tensor) -> Stages:
     """Stages of which nothing but the outputs is known."""
     none = torch.empty(0)
-    return Stages(
-        none, none, none, {}, Decoded(none, none, none), logits_NBQ2, spans_cw_NBQ2, none, saliency_BT
-    )
+    given, decoded = Given(none, none, none, none, none), Decoded(none, none, none)
+    return Stages(given, logits_NBQ2, spans_cw_NBQ2, saliency_BT, decoded, {}, none)
 
 
 def postprocess(path: Path) -> list[StageResult]:

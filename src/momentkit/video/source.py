@@ -17,7 +17,7 @@ from av.packet import Packet
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from momentkit.core.errors import VideoError
+from momentkit.core.errors import MomentkitError, VideoError
 from momentkit.video.limits import Stopwatch, VideoLimits
 from momentkit.video.structure import is_cut
 
@@ -175,6 +175,8 @@ def open_source(path: str | Path, limits: VideoLimits, watch: Stopwatch) -> Iter
     except VideoError as error:
         if cut and error.reason in ("no_frames", "no_video_stream"):
             raise truncated(path, "nothing of the film is there") from error
+        raise
+    except MomentkitError:  # of the work done with the film, such as a cut that cannot be written
         raise
     except Exception as error:
         raise _wrap(error, path, cut) from error
