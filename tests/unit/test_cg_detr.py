@@ -19,7 +19,9 @@ from momentkit.train.run import create_run_model
 from momentkit.train.run_config import read_run_config
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").glob("cg_detr_*.toml"))
+CONFIGS = [  # of published rows
+    path for path in sorted((ROOT / "configs").glob("cg_detr_*.toml")) if path.stem != "cg_detr_charades_clip"
+]
 STATE = ROOT / "tests" / "parity" / "cg_detr" / "pad4" / "state_dict.safetensors"
 # Published count (cg_detr.md 6), less the word positions and the projection that nothing reads.
 COUNT = 12_615_467 - (32 * 256 + 2 * 256) - 132_352
