@@ -37,3 +37,11 @@ def test_every_case_of_the_full_set_agrees(name: str) -> None:
     results = list(import_module(VERIFIERS[name]).run(SHARED / name))
     assert len(results) == CASES[name][1]
     assert [result.case for result in results if not result.ok] == []
+
+
+def test_every_shared_block_agrees() -> None:
+    if not (SHARED / "detr_family").is_dir():
+        pytest.skip(f"the stored runs of the blocks are not present: {SHARED / 'detr_family'}")
+    results = list(import_module(VERIFIERS["detr_family"]).run(SHARED / "detr_family"))
+    assert len(results) == 6
+    assert [result.case for result in results if not result.ok] == []

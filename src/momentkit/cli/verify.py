@@ -16,6 +16,7 @@ VERIFIERS = {
     "components": "momentkit.verify.components",
     "bm_detr": "momentkit.verify.bm_detr",
     "cg_detr": "momentkit.verify.cg_detr",
+    "detr_family": "momentkit.verify.detr_family",
     "flashvtg": "momentkit.verify.flashvtg",
     "ld_detr": "momentkit.verify.ld_detr",
     "metrics": "momentkit.verify.metrics",
