@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from momentkit.core.errors import ConfigError
 from momentkit.core.timeline import to_seconds
 from momentkit.core.types import Prediction
+from momentkit.predict.expected import expected_order
 from momentkit.predict.suppress import clip_and_round, decay_nms, greedy_nms, temporal_nms
 
 
@@ -26,17 +27,37 @@ class PostProcess:
     clamp: bool = True  # to [0, duration]
     maximum_s: float = 0.0  # then to [0, maximum_s]; 0 = off. 150 in the QVHighlights family
     step_s: float = 0.0  # then to multiples of this; 0 = off
-    nms: Literal["none", "normal", "linear", "temporal", "greedy"] = "none"  # "greedy": map models
+    # "greedy": map models; "expected": no suppression but our choice of windows, `predict/expected.py`
+    nms: Literal["none", "normal", "linear", "temporal", "greedy", "expected"] = "none"
     nms_threshold: float = 0.7
-    keep: int = 5  # windows that "greedy" keeps
+    keep: int = 5  # windows that "greedy" and "expected" keep
+    sharpness: float = 1.0  # "expected": a proposal's probability goes with score ** sharpness
+    border_spread: float = 0.0  # "expected": deviation of a border, in lengths of its window
+    # "expected": windows that are likely before anything is known of the query, as fractions of the duration
+    # (the location prior of the training moments), and their share of the evidence.
+    location: tuple[tuple[float, float], ...] = ()
+    location_share: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("top", "keep"):
+        for name in ("top", "keep", "sharpness"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"predict.{name} must be positive, got {getattr(self, name)}")
         if not (self.maximum_s >= 0 and self.step_s >= 0):
             raise ConfigError(
                 f"predict.maximum_s and step_s must not be negative, got {self.maximum_s}, {self.step_s}"
+            )
+        if not 0 <= self.border_spread < 1:
+            raise ConfigError(f"predict.border_spread must lie in [0, 1), got {self.border_spread}")
+        if not 0 <= self.location_share < 1:
+            raise ConfigError(f"predict.location_share must lie in [0, 1), got {self.location_share}")
+        if not all(len(pair) == 2 and 0 <= pair[0] < pair[1] <= 1 for pair in self.location):
+            raise ConfigError(
+                "predict.location must list [start, end] as fractions of the duration with start below end, "
+                f"got {list(self.location)}"
+            )
+        if (self.location_share > 0) != bool(self.location):
+            raise ConfigError(
+                "predict.location and predict.location_share go together; one of them is missing"
             )
         if not 0 < self.nms_threshold <= 1:
             raise ConfigError(f"predict.nms_threshold must lie in (0, 1], got {self.nms_threshold}")
@@ -98,6 +119,17 @@ def post_process(windows_N3: torch.Tensor, duration_s: float, post: PostProcess)
         windows_N3 = torch.cat([windows_N3[:, :2].clamp(0, duration_s), windows_N3[:, 2:]], 1)
     windows_N3 = torch.from_numpy(np.round(windows_N3.double().numpy(), 4)).float()
     windows_N3 = clip_and_round(windows_N3, post.maximum_s or None, post.step_s or None)
+    if post.nms == "expected":
+        chosen_N3 = expected_order(
+            windows_N3,
+            duration_s,
+            sharpness=post.sharpness,
+            border_spread=post.border_spread,
+            keep=post.keep,
+            location_M2=duration_s * torch.tensor(post.location).reshape(-1, 2),
+            location_share=post.location_share,
+        )
+        return torch.from_numpy(np.round(chosen_N3.double().numpy(), 4)).float()
     if post.nms == "greedy":
         return greedy_nms(windows_N3, post.nms_threshold, post.keep)
     if post.nms == "temporal":
