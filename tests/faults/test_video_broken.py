@@ -8,22 +8,13 @@ import av
 import numpy as np
 import pytest
 from video_clips import FAST_X264, draw_number, read_number, write_film, write_kind
+from video_figures import CUT_KINDS, cut_frames, duration_error_s, hole_frames, the_worker
 from video_verdicts import numbers_until_error, reason_of
 
 from momentkit.core.errors import VideoError
+from momentkit.video.limits import VideoLimits
 from momentkit.video.probe import measure_duration, probe
 from momentkit.video.reader import open_video
-
-CUT_KINDS = [
-    "index_first.mp4",
-    "h264.mp4",
-    "fragmented.mp4",
-    "h264.mkv",
-    "live.mkv",
-    "h264.ts",
-    "vp9.webm",
-    "mpeg4.avi",
-]
 
 
 @pytest.mark.parametrize("kind", CUT_KINDS)
@@ -73,6 +64,16 @@ def test_a_damaged_middle_is_refused_from_there_on(tmp_path):
         assert not reader.complete
 
 
+def test_a_hole_of_zeros_never_gives_a_wrong_frame_and_is_said(tmp_path):
+    assert hole_frames(tmp_path) == {"films": 6, "wrong": 0, "not said": 0}
+
+
+def test_little_is_lost_before_a_cut(tmp_path):
+    figures = cut_frames(tmp_path, (50, 90))
+    assert figures["wrong"] == 0 and figures["cuts not said"] == 0
+    assert figures["of"] > 500 and figures["lost"] <= 0.06 * figures["of"]  # the last packet, and its group
+
+
 @pytest.mark.parametrize("start", [40, 60, 77])
 @pytest.mark.parametrize("tolerate", [False, True])
 def test_lost_packets_of_a_transport_stream_are_seen(start, tolerate, tmp_path):
@@ -100,6 +101,11 @@ def test_a_header_that_lies_about_the_duration_is_not_believed(factor, tmp_path)
     if factor:
         assert info.claimed_duration_s == pytest.approx(2400)
         assert any("the header says" in warning for warning in info.warnings)
+
+
+def test_no_header_makes_the_reader_wrong_or_large(tmp_path):
+    figures = duration_error_s(tmp_path)
+    assert figures["largest error s"] < 1e-3 and figures["MB"] < 30
 
 
 def test_a_header_without_a_duration_does_no_harm(tmp_path):
@@ -132,6 +138,7 @@ def no_films(folder):
 
 
 def test_what_is_no_film_is_refused_at_once_with_the_right_reason(tmp_path):
+    the_worker()
     for name, wanted in no_films(tmp_path).items():
         start_s = time.monotonic()
         assert reason_of(tmp_path / name) == wanted, name[:40]
@@ -146,7 +153,7 @@ def test_a_file_that_may_not_be_read_is_said_so(tmp_path, monkeypatch):
 
     monkeypatch.setattr("momentkit.video.source.is_cut", refuse)
     with pytest.raises(VideoError, match="Permission denied") as caught:
-        open_video(path)
+        open_video(path, VideoLimits(sandbox=False))  # which this process plays a trick on
     assert caught.value.reason == "missing"
 
 

@@ -2,8 +2,10 @@
 
 import gc
 import math
+import threading
 from fractions import Fraction
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -13,7 +15,8 @@ from momentkit.core.contract import StreamContract
 from momentkit.core.errors import FeatureError, VideoError
 from momentkit.core.types import TextFeatures
 from momentkit.features import extract
-from momentkit.features.extract import clip_count, encode_text, encode_video
+from momentkit.features.extract import clip_count, encode_streams, encode_text, encode_video
+from momentkit.video.reader import open_video
 
 
 class Numbers:
@@ -173,3 +176,109 @@ def test_words_are_normalised_and_unknown_ones_kept():
 def test_words_that_are_not_finite_or_not_there_are_refused(rows):
     with pytest.raises(FeatureError, match="a dog"):
         encode_text(["a dog"], Words(rows))
+
+
+SMALL = 4 * 32 * 64 * 3  # bytes of a chunk of four frames
+
+
+def decode_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+def test_the_next_chunk_is_decoded_while_one_is_encoded_and_nothing_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(extract, "CHUNK_BYTES", SMALL)
+    decoded, plain = [threading.Event() for _ in range(10)], extract._chunks
+
+    def chunks(*arguments):
+        for number, frames in enumerate(plain(*arguments)):
+            decoded[number].set()
+            yield frames
+
+    class Waiting(Numbers):
+        def encode_frames(self, frames):
+            following = len(self.calls) + 1
+            assert following == 10 or decoded[following].wait(20)
+            return super().encode_frames(frames)
+
+    path, encoder = film(tmp_path, frames=200), Waiting(0.2, size=(32, 64))
+    monkeypatch.setattr(extract, "_chunks", chunks)
+    overlapped = encode_video(path, encoder)
+    times_s = np.arange(40)[:, None] * 0.2
+    with open_video(path) as reader:
+        serial = [Numbers(0.2).encode_frames(part) for part in plain(reader, times_s, (32, 64), Event())]
+    assert encoder.calls == [len(rows) for rows in serial] == [4] * 10
+    np.testing.assert_array_equal(overlapped.features_TD, np.concatenate(serial))
+    assert not decode_threads()
+
+
+def test_what_goes_wrong_on_either_side_comes_out_and_leaves_no_thread(tmp_path, monkeypatch):
+    monkeypatch.setattr(extract, "CHUNK_BYTES", SMALL)
+    path, encoder = film(tmp_path, frames=200), Numbers(0.2, size=(32, 64))
+    encoder.encode_frames = lambda frames: encoder.calls.append(len(frames)) or 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        encode_video(path, encoder)
+    assert encoder.calls == [4] and not decode_threads()
+
+    plain, reader = extract._chunks, Numbers(0.2, size=(32, 64))
+
+    def broken(*arguments):
+        yield from list(plain(*arguments))[:3]
+        raise VideoError("truncated", "it ends")
+
+    monkeypatch.setattr(extract, "_chunks", broken)
+    with pytest.raises(VideoError, match="it ends"):
+        encode_video(path, reader)
+    assert reader.calls == [4] * 3 and not decode_threads()
+
+
+def test_chunks_that_nobody_wants_any_more_end_the_decoding_between_two_frames(tmp_path, monkeypatch):
+    monkeypatch.setattr(extract, "CHUNK_BYTES", SMALL)
+    given_up, reached, given = Event(), Event(), []
+    monkeypatch.setattr(extract, "Event", lambda: given_up)
+    with open_video(film(tmp_path, frames=200)) as reader:
+        plain = reader.frames_at
+
+        def counted(*arguments):
+            for pair in plain(*arguments):
+                given.append(pair)
+                if len(given) == 6:  # in the second chunk
+                    reached.set()
+                    given_up.wait(20)
+                yield pair
+
+        monkeypatch.setattr(reader, "frames_at", counted)
+        chunks = extract._decoded_ahead(reader, np.arange(40)[:, None] * 0.2, (32, 64))
+        assert len(next(chunks)) == 4 and reached.wait(20)
+        chunks.close()
+        assert len(given) == 6 and not decode_threads()
+
+
+class Levels(Numbers):
+    """As `Numbers`, wider: a second stream."""
+
+    def __init__(self, clip_length_s=1.0):
+        super().__init__(clip_length_s, (0.0, 0.5))
+
+    def encode_frames(self, frames):
+        return -super().encode_frames(frames)
+
+
+def test_streams_lie_side_by_side_each_as_its_encoder_alone_gives_it(tmp_path):
+    path, seen = film(tmp_path), []
+    first, second = Numbers(normalisation="l2"), Levels()
+    joined = encode_streams(path, (first, second), progress=lambda done, clips: seen.append((done, clips)))
+    alone = [encode_video(path, one).features_TD for one in (first, second)]
+    np.testing.assert_array_equal(joined.features_TD, np.concatenate(alone, 1))
+    assert seen == [(3, 6), (6, 6)]
+
+
+def test_a_film_that_grows_between_two_readings_is_cut_to_the_shorter_and_said(tmp_path, caplog):
+    path = film(tmp_path)
+
+    def grow(done, clips):
+        if done == 3:  # the first encoder's last chunk
+            film(tmp_path, frames=110)
+
+    joined = encode_streams(path, (Numbers(), Levels()), progress=grow)
+    assert joined.features_TD.shape == (3, 5) and joined.duration_s == pytest.approx(2.4)
+    assert "changed while it was read" in caplog.text and "3, 5 clips" in caplog.text

@@ -5,16 +5,20 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from video_clips import FAST_X264, KINDS, draw_number, read_number, write_film, write_kind
+from video_clips import (
+    FAST_HEVC,
+    FAST_X264,
+    KINDS,
+    draw_number,
+    read_number,
+    write_film,
+    write_kind,
+)
+from video_figures import changed_clips, offset_error_s, shown_at, wrong_frames
 
 from momentkit.video.limits import VideoLimits
 from momentkit.video.probe import _Survey, measure_duration, probe
 from momentkit.video.reader import open_video
-
-
-def shown_at(times, asked):
-    """Index of the last frame whose time is not after the time asked for: the definition, frame by frame."""
-    return max(index for index, time in enumerate(times) if time <= asked + 1e-6)
 
 
 def read(path, asked, size=None, **options):
@@ -32,6 +36,27 @@ def test_the_frame_shown_at_any_time_is_the_right_one(kind, tmp_path):
     assert [read_number(frame) for _, frame in frames] == wanted
     # Matroska stores whole milliseconds.
     np.testing.assert_allclose([time for time, _ in frames], [times[i] for i in wanted], atol=5e-4)
+
+
+def test_no_frame_is_wrong_forwards_or_backwards(tmp_path):
+    figures = wrong_frames(tmp_path, count=10, backward=4, seed=2)
+    assert figures == {"asked": 22 * len(KINDS), "wrong": 0}
+
+
+def test_eight_frames_of_stored_clips_are_as_they_were(tmp_path):
+    assert changed_clips()["changed"] == 0
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_bare_streams_are_read_in_order_and_it_is_said(codec, tmp_path):
+    path, options = tmp_path / f"bare.{codec}", {"h264": FAST_X264, "hevc": FAST_HEVC}[codec]
+    times = write_film(path, codec={"h264": "libx264", "hevc": "libx265"}[codec], options=options, mux=codec)
+    with open_video(path) as reader:
+        frames = list(reader.frames_at(times))
+        assert reader.origin == "guessed"
+    assert [read_number(frame) for _, frame in frames] == list(range(60))
+    np.testing.assert_allclose([time for time, _ in frames], times, atol=1e-9)
+    assert any("order and rate" in warning for warning in probe(path).warnings)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,6 +106,11 @@ def test_the_first_frame_is_at_zero_and_its_stamp_is_kept(first_s, name, tmp_pat
     assert info.duration_s == pytest.approx(1.2, abs=2e-3)
     reorder_s = 0.08  # a transport stream starts later by the frames that are shown out of order
     assert info.first_stamp_s - float(first_s) == pytest.approx(0, abs=reorder_s + 1e-3)
+
+
+def test_stamps_before_zero_are_hidden_and_every_offset_is_taken_off(tmp_path):
+    figures = offset_error_s(tmp_path)
+    assert figures["largest error s"] < 5e-4 and figures["wrong"] == 0
 
 
 def test_packets_before_the_first_key_frame_are_no_damage(tmp_path):
@@ -172,33 +202,53 @@ def four_corners(height=96, width=128):
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("size", [None, (60, 90)])
 def test_turned_and_mirrored_films_come_upright(degrees, mirrored, size, tmp_path):
-    path = tmp_path / "turned.mp4"
+    assert upright_corners(tmp_path, degrees, mirrored, size) == 4
+
+
+def upright_corners(folder, degrees, mirrored, size=None):
+    """How many of the four corners of a turned film have the right colour; its shape is checked too."""
+    path = folder / "turned.mp4"
     write_film(path, pictures=[four_corners()] * 3, frames=3, rotation=(degrees, mirrored), options=FAST_X264)
     upright = np.rot90(four_corners(), degrees // 90)  # turned counter-clockwise, then mirrored
     upright = upright[:, ::-1] if mirrored else upright
     ((_, frame),) = read(path, [0.0], size)
     assert frame.shape[:2] == (upright.shape[:2] if size is None else size)
-    for across, down in [(0.2, 0.2), (0.8, 0.2), (0.2, 0.8), (0.8, 0.8)]:
-        seen = frame[int(down * frame.shape[0]), int(across * frame.shape[1])].astype(int)
-        wanted = upright[int(down * upright.shape[0]), int(across * upright.shape[1])]
-        assert np.abs(seen - wanted).max() < 25
     info = probe(path)
     assert (info.height, info.width) == upright.shape[:2] and info.mirrored == mirrored
+    right = 0
+    for across, down in [(0.2, 0.2), (0.8, 0.2), (0.2, 0.8), (0.8, 0.8)]:
+        seen = frame[int(down * frame.shape[0]), int(across * frame.shape[1])].astype(int)
+        right += np.abs(seen - upright[int(down * len(upright)), int(across * upright.shape[1])]).max() < 25
+    return int(right)
 
 
-@pytest.mark.parametrize(
-    ("name", "height", "pix_fmt", "tag", "full"),
-    [
-        ("untagged small is 601", 144, "yuv420p", None, False),
-        ("untagged large is 709", 720, "yuv420p", None, False),
-        ("small tagged 709", 144, "yuv420p", 1, False),
-        ("large tagged 601", 720, "yuv420p", 6, False),
-        ("full range", 144, "yuv420p", 6, True),
-        ("4:4:4", 144, "yuv444p", 1, False),
-        ("4:2:2 of 10 bits", 144, "yuv422p10le", 1, False),
-    ],
-)
-def test_colours_are_within_two_levels(name, height, pix_fmt, tag, full, tmp_path):
+COLOURS = {
+    "untagged small is 601": (144, "yuv420p", None, False),
+    "untagged large is 709": (720, "yuv420p", None, False),
+    "small tagged 709": (144, "yuv420p", 1, False),
+    "large tagged 601": (720, "yuv420p", 6, False),
+    "full range": (144, "yuv420p", 6, True),
+    "4:4:4": (144, "yuv444p", 1, False),
+    "4:2:2 of 10 bits": (144, "yuv422p10le", 1, False),
+    "HEVC of 10 bits": (144, "yuv420p10le", 1, False, "libx265"),
+}
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_colours_are_within_two_levels(name, tmp_path):
+    assert colour_error(tmp_path, *COLOURS[name]) <= 2
+
+
+@pytest.mark.parametrize(("transfer", "name"), [(16, "PQ"), (18, "HLG"), (1, "")])
+def test_high_dynamic_range_is_said(transfer, name, tmp_path):
+    colour_error(tmp_path, 144, "yuv420p10le", 9, False, "libx265", transfer)
+    info = probe(tmp_path / "colour.mp4")
+    assert info.hdr == name
+    assert any("dynamic range" in warning for warning in info.warnings) == bool(name)
+
+
+def colour_error(folder, height, pix_fmt, tag, full, codec="libx264", transfer=None):
+    """Largest difference of a plain picture from the colour it was made of, in levels of 255."""
     colour = (201, 60, 30)
     kr, kb = (0.2126, 0.0722) if tag == 1 or (tag is None and height >= 720) else (0.299, 0.114)
     red, green, blue = (value / 255 for value in colour)
@@ -207,12 +257,15 @@ def test_colours_are_within_two_levels(name, height, pix_fmt, tag, full, tmp_pat
     depth = 4 if "10" in pix_fmt else 1
     scale_y, scale_c, offset = (255, 255, 0) if full else (219, 224, 16)
     levels = [offset + scale_y * luma, 128 + scale_c * chroma[0], 128 + scale_c * chroma[1]]
-    path = tmp_path / "colour.mp4"
+    path = folder / "colour.mp4"
     with av.open(str(path), "w") as output:
-        stream = output.add_stream("libx264", rate=25, options={"preset": "ultrafast", "qp": "1"})
+        options = {"preset": "ultrafast", "qp": "1", "x265-params": "log-level=none:pools=1:qp=1"}
+        stream = output.add_stream(codec, rate=25, options=options)
         stream.height, stream.width, stream.pix_fmt = height, 160, pix_fmt
         if tag is not None:
             stream.codec_context.colorspace = tag
+        if transfer is not None:
+            stream.codec_context.color_trc = transfer
         if full:
             stream.codec_context.color_range = 2
         frame = av.VideoFrame(160, height, pix_fmt)
@@ -225,7 +278,7 @@ def test_colours_are_within_two_levels(name, height, pix_fmt, tag, full, tmp_pat
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     ((_, seen),) = read(path, [0.0])
-    assert np.abs(seen.reshape(-1, 3).mean(0) - colour).max() <= 2, name
+    return float(np.abs(seen.reshape(-1, 3).mean(0) - colour).max())
 
 
 @pytest.mark.parametrize("size", [(121, 161), (2, 2), (64, 1)])
@@ -257,5 +310,5 @@ def test_measuring_a_duration_decodes_no_more_than_the_first_frame_needs(tmp_pat
     sent = []
     plain = _Survey._decode
     monkeypatch.setattr(_Survey, "_decode", lambda self, packet: sent.append(packet) or plain(self, packet))
-    assert measure_duration(path) == pytest.approx(2.4)
+    assert measure_duration(path, VideoLimits(sandbox=False)) == pytest.approx(2.4)
     assert 1 <= len(sent) < 20

@@ -99,3 +99,15 @@ def write_kind(folder: Path, kind: str) -> tuple[Path, list[float]]:
     """One of `KINDS` and its frames' times."""
     path = folder / kind
     return path, write_film(path, **KINDS[kind])  # type: ignore[arg-type]
+
+
+def write_noisy(folder: Path, kind: str, frames: int = 60) -> tuple[Path, list[float]]:
+    """As `write_kind`, under noise, so that a frame has kilobytes."""
+    generator = np.random.default_rng(5)
+    noise = generator.integers(-40, 41, (frames, HEIGHT, WIDTH, 1))
+    drawn = [
+        np.clip(draw_number(index).astype(int) + noise[index], 0, 255).astype(np.uint8)
+        for index in range(frames)
+    ]
+    path = folder / kind
+    return path, write_film(path, pictures=drawn, frames=frames, **KINDS[kind])  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ Source  drop-frame counting: SMPTE ST 12-1 (two numbers a minute, but not each t
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -72,6 +72,10 @@ def frame_grid(
     Raises:
         VideoError: the film cannot be read.
     """
+    if limits.sandbox:
+        from momentkit.video.sandbox import ask
+
+        return ask(FrameGrid, "grid", path, limits, info=info and {**asdict(info), "path": str(path)})
     info = info or probe(path, limits)
     with open_source(path, limits, Stopwatch(str(path), limits)) as source:
         rate = _rate(source, info)

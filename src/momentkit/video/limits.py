@@ -18,6 +18,8 @@ class VideoLimits:
     max_frames: int = 20_000_000  # decoded or counted
     deadline_s: float | None = None  # wall clock from opening to the last frame; None = as long as it takes
     threads: int = 0  # decoder threads; 0 = one for each core, at most 8
+    sandbox: bool = os.name == "posix"  # read in a child process, which a broken film may kill
+    max_memory_bytes: int = 4 * 1024**3  # of address space for decoding; kept in the child only
 
     def __post_init__(self) -> None:
         positive = {
@@ -26,6 +28,7 @@ class VideoLimits:
             "max_duration_s": self.max_duration_s,
             "max_frames": self.max_frames,
             "deadline_s": math.inf if self.deadline_s is None else self.deadline_s,
+            "max_memory_bytes": self.max_memory_bytes,
         }
         for name, value in positive.items():
             if not value > 0:
@@ -55,15 +58,25 @@ class Stopwatch:
         self._limit_s = limits.deadline_s
         self._start_s = time.monotonic()
 
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the deadline, negative behind it; None where there is none."""
+        return None if self._limit_s is None else self._limit_s - (time.monotonic() - self._start_s)
+
     def check(self) -> None:
         """Raise once the deadline has passed.
 
         Raises:
             VideoError: reason "deadline".
         """
-        if self._limit_s is not None and time.monotonic() - self._start_s > self._limit_s:
-            raise VideoError(
-                "deadline",
-                f"{self._name} took longer than the {self._limit_s:g} s allowed; raise the limit or use "
-                "a shorter or smaller film",
-            )
+        left_s = self.left_s
+        if left_s is not None and left_s < 0:
+            raise self.expired()
+
+    def expired(self) -> VideoError:
+        """The error for a deadline that has passed."""
+        return VideoError(
+            "deadline",
+            f"{self._name} took longer than the {self._limit_s:g} s allowed; raise the limit or use "
+            "a shorter or smaller film",
+        )

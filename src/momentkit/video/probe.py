@@ -82,6 +82,10 @@ def probe(path: str | Path, limits: VideoLimits = DEFAULT_LIMITS) -> VideoInfo:
         VideoError: whatever is wrong with the file; a cut is no error here but `complete=False`, unless
             nothing of the film is there.
     """
+    if limits.sandbox:
+        from momentkit.video.sandbox import ask
+
+        return replace(ask(VideoInfo, "probe", path, limits), path=Path(path))
     one_thread = replace(limits, threads=1)  # one frame is decoded, and an error must belong to its packet
     with open_source(path, one_thread, Stopwatch(str(path), limits)) as source:
         survey = _Survey(source)
@@ -130,6 +134,8 @@ class _Survey:
         try:
             yield from self._source.stream.codec_context.decode(packet)
         except (av.FFmpegError, ValueError, RuntimeError) as error:
+            if isinstance(error, MemoryError):
+                raise
             self._clock.lost()
             self._failure = words_of(error)
 

@@ -22,7 +22,9 @@ from momentkit.core.timeline import timestamp
 from momentkit.video.clock import FrameClock, StampOrigin
 from momentkit.video.limits import DEFAULT_LIMITS, Stopwatch, VideoLimits
 from momentkit.video.picture import Painter
+from momentkit.video.skip import EPSILON_S, PacketChoice
 from momentkit.video.source import (
+    SkippingFailed,
     ThreadedDecodingFailed,
     VideoSource,
     no_frames,
@@ -32,7 +34,6 @@ from momentkit.video.source import (
 )
 
 Frame = tuple[float, NDArray[np.uint8]]
-EPSILON_S = 1e-6  # a time asked for as 5 * 0.2 means the frame stamped 1.0
 
 
 def open_video(
@@ -49,6 +50,10 @@ def open_video(
     Raises:
         VideoError: whatever is wrong with the file.
     """
+    if limits.sandbox:
+        from momentkit.video.sandbox import SandboxedReader  # which is made of what stands here
+
+        return SandboxedReader(Path(path), limits, tolerate_cut)
     return VideoReader(Path(path), limits, tolerate_cut)
 
 
@@ -63,11 +68,16 @@ class VideoReader:
 
     def __init__(self, path: Path, limits: VideoLimits, tolerate_cut: bool) -> None:
         self._path, self._limits, self._tolerate = path, limits, tolerate_cut
-        self._watch = Stopwatch(str(path), limits)
         self._passes: list[Generator[Frame]] = []
+        self.complete = True
         self.origin: StampOrigin = "stamped"
         self.first_stamp_s: float | None = None
-        with open_source(path, limits, self._watch) as source:
+        self._open()
+
+    def _open(self) -> None:
+        """Find out whether the file can be read, and start the clock."""
+        self._watch = Stopwatch(str(self._path), self._limits)
+        with open_source(self._path, self._limits, self._watch) as source:
             self.complete = source.complete
 
     def __enter__(self) -> Self:
@@ -111,21 +121,22 @@ class VideoReader:
         return running
 
     def _pass(self, asked_s: NDArray[np.float64], size: tuple[int, int] | None) -> Generator[Frame]:
-        """One pass; after an error of a decoder with threads the rest is read again with one."""
-        given = 0
-        if self._limits.decoder_threads > 1:
-            with closing(self._attempt(asked_s, size, self._limits)) as attempt:
+        """One pass; where it fails, the rest is read again with one thread, or with nothing left out."""
+        given, limits, skip = 0, self._limits, True
+        while True:
+            with closing(self._attempt(asked_s[given:], size, limits, skip)) as attempt:
                 try:
                     for frame in attempt:
                         yield frame
                         given += 1
                     return
                 except ThreadedDecodingFailed:
-                    pass
-        yield from self._attempt(asked_s[given:], size, replace(self._limits, threads=1))
+                    limits = replace(limits, threads=1)
+                except SkippingFailed:
+                    skip = False
 
     def _attempt(
-        self, asked_s: NDArray[np.float64], size: tuple[int, int] | None, limits: VideoLimits
+        self, asked_s: NDArray[np.float64], size: tuple[int, int] | None, limits: VideoLimits, skip: bool
     ) -> Generator[Frame]:
         if not len(asked_s):
             return
@@ -133,7 +144,7 @@ class VideoReader:
             painter = Painter(source, size)
             position = 0
             shown: tuple[float, VideoFrame] | None = None
-            for time_s, frame in self._decoded(source):
+            for time_s, frame in self._decoded(source, asked_s if skip else None):
                 while shown is not None and position < len(asked_s):
                     if asked_s[position] + EPSILON_S >= time_s:
                         break
@@ -159,22 +170,40 @@ class VideoReader:
             return 0.0
         return source.horizon * float(source.stream.time_base or 0) - self.first_stamp_s
 
-    def _decoded(self, source: VideoSource) -> Iterator[tuple[float, VideoFrame]]:
-        """Frames in the order shown, with their times; none that a missing part could change."""
+    def _decoded(
+        self, source: VideoSource, asked_s: NDArray[np.float64] | None
+    ) -> Iterator[tuple[float, VideoFrame]]:
+        """Frames in the order shown, with their times; none that a missing part could change.
+
+        Args:
+            asked_s: frames that are not shown at these times may be left out.
+        """
         clock = FrameClock(source)
+        choice = PacketChoice(source, clock, asked_s)
         try:
-            for packet in source.packets(stop_at_damage=not self._tolerate):
+            for packet, anew in choice.needed(source.packets(stop_at_damage=not self._tolerate)):
+                if anew:
+                    yield from self._emptied(source, clock)
+                    source.stream.codec_context.flush_buffers()
+                    source.restart = packet.pts
                 clock.sent(packet)
+                horizon = source.horizon
                 yield from self._timed(source, clock, self._decode(source, clock, packet))
-                if source.horizon is not None:
+                if source.horizon != horizon:
                     break
-            yield from self._timed(source, clock, self._decode(source, clock, None))
-            if source.threaded and source.horizon is None and clock.tail_missing:
-                raise ThreadedDecodingFailed
+            yield from self._emptied(source, clock)
         finally:
             self.complete &= source.complete
             if clock.origin == "guessed":
                 self.origin = "guessed"
+
+    def _emptied(self, source: VideoSource, clock: FrameClock) -> Iterator[tuple[float, VideoFrame]]:
+        """The frames that the decoder still holds."""
+        yield from self._timed(source, clock, self._decode(source, clock, None))
+        if source.threaded and source.horizon is None and clock.tail_missing:
+            raise ThreadedDecodingFailed
+        if source.restart is not None:
+            raise SkippingFailed
 
     def _decode(self, source: VideoSource, clock: FrameClock, packet: Packet | None) -> Sequence[VideoFrame]:
         try:
@@ -182,6 +211,8 @@ class VideoReader:
         except (av.FFmpegError, ValueError, RuntimeError) as error:
             if source.threaded:
                 raise ThreadedDecodingFailed from error
+            if isinstance(error, MemoryError):
+                raise
             clock.lost()
             if clock.frames > 0:  # a recording that starts between two key frames is not damaged
                 before = source.horizon if packet is None else source.first_in_doubt(packet)
@@ -194,10 +225,18 @@ class VideoReader:
         for frame in frames:
             source.watch.check()
             stamp = clock.stamp_of(frame)
+            if source.restart is not None:
+                if stamp is None or stamp > source.restart:
+                    raise SkippingFailed
+                if stamp < source.restart:  # shown before the key frame: it needs frames that were left out
+                    continue
+                source.restart = None
             if frame.is_corrupt:
                 source.note_damage("a frame is damaged", None if self._tolerate else stamp)
             if source.horizon is not None and stamp is not None and stamp >= source.horizon:
                 return
             time_s = clock.time_s(stamp)
             self.first_stamp_s = clock.first_stamp_s
+            if source.skipped and clock.origin == "guessed":
+                raise SkippingFailed
             yield time_s, frame

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 from av.container import InputContainer
@@ -21,15 +22,22 @@ from momentkit.core.errors import MomentkitError, VideoError
 from momentkit.video.limits import Stopwatch, VideoLimits
 from momentkit.video.structure import is_cut
 
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts"
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,h264,hevc"  # bare streams last
 _MODERN = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "libaom-av1")  # the last two decode av1
+_HOLE = bytes(256)
+_NO_NAME = bytes(16)
 _OLDER = ("mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "prores")
 CODECS = frozenset((*_MODERN, *_OLDER))
-_KINDS = "mp4, mov, mkv, webm, avi and ts"
+_HELD_FRAMES, _HELD_BYTES = 16, 2  # a decoder may hold 16 frames and one a thread; bytes of a pixel, about
+_KINDS = "mp4, mov, mkv, webm, avi, ts and bare H.264"
 
 
 class ThreadedDecodingFailed(Exception):
     """A decoder with several threads met an error: it loses frames then and reports it late or never."""
+
+
+class SkippingFailed(Exception):
+    """Something was not in order after packets had been left out; read in order, it may look different."""
 
 
 @dataclass
@@ -42,9 +50,12 @@ class VideoSource:
         limits, watch: what may not be exceeded.
         video_streams: how many the file has, cover pictures not counted.
         cut: bytes are missing at the end.
+        file: the same file, for looking at bytes that the binding passes over.
         damage: what could not be read before the end, for a person; "" if all could.
         horizon: set once the packets are used up before their time. Frames stamped before it, in the
             stream's time base, are as in the whole file; None where nothing is missing.
+        skipped: packets were left undecoded, because no frame asked for needs them.
+        restart: stamp of the key frame that the decoder started anew with, until it has given it.
     """
 
     path: Path
@@ -54,8 +65,11 @@ class VideoSource:
     watch: Stopwatch
     video_streams: int
     cut: bool
+    file: BinaryIO
     damage: str = ""
     horizon: int | None = None
+    skipped: bool = False
+    restart: int | None = None
     _first_pts: int | None = None
 
     @property
@@ -95,7 +109,7 @@ class VideoSource:
                 self.watch.check()
                 if packet.size == 0 and packet.dts is None and packet.pts is None:
                     continue
-                if packet.is_corrupt:
+                if packet.is_corrupt or self._has_hole(packet):
                     self.damage = self.damage or "a packet is damaged"
                     if stop_at_damage or self.cut:
                         self.horizon = self.first_in_doubt(packet)
@@ -115,8 +129,28 @@ class VideoSource:
         else:
             yield held
 
+    def _has_hole(self, packet: Packet) -> bool:
+        """Whether a packet holds a row of zero bytes that its codec does not write.
+
+        A block of a disk or of a download that never arrived reads as zeros; VP9 decodes them to some picture
+        without a word. Zeros behind the data are padding.
+        """
+        if self.stream.codec_context.name not in _MODERN:
+            return False
+        content = bytes(packet).rstrip(b"\0")
+        return not content or _HOLE in content or self._hole_behind(packet)
+
+    def _hole_behind(self, packet: Packet) -> bool:
+        """Whether zeros stand where Matroska has the name of the next element: a packet may be lost there."""
+        if packet.pos is None or not self.container.format.name.startswith("matroska"):
+            return False
+        self.file.seek(packet.pos + packet.size)
+        return self.file.read(len(_NO_NAME)) == _NO_NAME
+
     def note_damage(self, what: str, before: int | None) -> None:
         """Note what cannot be decoded, and that reading ends there: frames before this stamp are whole."""
+        if self.skipped:
+            raise SkippingFailed
         self.damage = self.damage or what
         if before is not None:
             self.horizon = before
@@ -161,16 +195,19 @@ def open_source(path: str | Path, limits: VideoLimits, watch: Stopwatch) -> Iter
             "codec_whitelist": ",".join(sorted(CODECS)),
         }
         # An absolute path starts with "/": no name of a file can be read as "http:", "concat:" or "subfile,".
-        with av.open(
-            str(path.absolute()),
-            options={"max_pixels": str(limits.max_pixels)},
-            container_options=whitelist,
-            metadata_errors="replace",
-        ) as container:
+        with (
+            path.open("rb") as file,
+            av.open(
+                str(path.absolute()),
+                options={"max_pixels": str(limits.max_pixels)},
+                container_options=whitelist,
+                metadata_errors="replace",
+            ) as container,
+        ):
             stream, count = _choose_stream(container, path)
             _check_stream(stream, path, limits)
-            yield VideoSource(path, container, stream, limits, watch, count, cut)
-    except ThreadedDecodingFailed:
+            yield VideoSource(path, container, stream, limits, watch, count, cut, file)
+    except (ThreadedDecodingFailed, SkippingFailed):
         raise
     except VideoError as error:
         if cut and error.reason in ("no_frames", "no_video_stream"):
@@ -237,6 +274,14 @@ def _check_stream(stream: VideoStream, path: Path, limits: VideoLimits) -> None:
             "too_many_pixels",
             f"{path} has frames of {context.width} x {context.height}; at most {limits.max_pixels} "
             "pixels are decoded; scale it down",
+        )
+    needed_bytes = _pixels(stream) * _HELD_BYTES * (_HELD_FRAMES + limits.decoder_threads)
+    if needed_bytes > limits.max_memory_bytes:  # H.264 takes a lack of memory for damage, so it is asked here
+        raise VideoError(
+            "out_of_memory",
+            f"{path} has frames of {context.width} x {context.height}, which may take "
+            f"{needed_bytes >> 20} MB to decode; allowed are {limits.max_memory_bytes >> 20} MB; "
+            "scale it down or raise max_memory_bytes",
         )
     context.options = {"max_pixels": str(limits.max_pixels)}
     context.thread_count = limits.decoder_threads
