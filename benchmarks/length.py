@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -53,7 +54,9 @@ def main() -> None:
             rows.append(row)
             first = next(one for one in rows if one["model"] == name)
             memory = f"{row['peak_mb']:7.0f} MB ({row['peak_mb'] / first['peak_mb']:.2f}x)"
-            seconds = f"{row['seconds']:8.2f} s  {row['seconds'] / minutes:.4f} s a minute"
+            seconds = (
+                f"{row['seconds']:8.2f} s  {1000 * row['cpu_s'] / minutes:7.2f} ms of processor a minute"
+            )
             print(f"{name:>10} {minutes:>4} min  {memory}  {seconds}", flush=True)
     if options.output:
         options.output.write_text(json.dumps(rows, indent=2) + "\n")
@@ -90,7 +93,7 @@ def measure(name: str, minutes: int) -> dict[str, float]:
         card=WeightsCard(model=name),
         model=model,
         contract=contract,
-        frames=Words(),  # not asked
+        frames=(Words(),),  # not asked
         text=Words(),
         post=PostProcess(nms="normal"),
         device=torch.device("cpu"),
@@ -101,9 +104,16 @@ def measure(name: str, minutes: int) -> dict[str, float]:
         features_TD=rows_TD, clip_length_s=CLIP_S, duration_s=clips * CLIP_S, contract=contract
     )
     video = EncodedVideo(name="film", features=features)
-    start_s = time.perf_counter()
+    window = replace(features, features_TD=rows_TD[:150], duration_s=150 * CLIP_S)
+    grounder.find(EncodedVideo(name="start", features=window), SENTENCE)  # first use is no matter of length
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
     grounder.find(video, SENTENCE)
-    return {"seconds": time.perf_counter() - start_s, "peak_mb": _peak_mb(), "clips": clips}
+    return {
+        "seconds": time.perf_counter() - start_s,
+        "cpu_s": time.process_time() - start_cpu_s,
+        "peak_mb": _peak_mb(),
+        "clips": clips,
+    }
 
 
 def measure_pixels(minutes: int) -> dict[str, float]:
@@ -115,12 +125,13 @@ def measure_pixels(minutes: int) -> dict[str, float]:
         path = Path(folder) / "film.mp4"
         code = f"import length; length.render({str(path)!r}, {minutes})"
         subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent, check=True)
-        start_s = time.perf_counter()
+        start_s, start_cpu_s = time.perf_counter(), time.process_time()
         grounder = load("flashvtg")
         video = grounder.encode(path)
         grounder.find(video, SENTENCE)
         return {
             "seconds": time.perf_counter() - start_s,
+            "cpu_s": time.process_time() - start_cpu_s,
             "peak_mb": _peak_mb(),
             "clips": len(video.features.features_TD),
         }

@@ -72,7 +72,7 @@ def a_grounder(model=None, **changes):
         card=a_card(**changes),
         model=model or create_model("flashvtg", **OPTIONS).eval(),
         contract=CONTRACT,
-        frames=Frames(),
+        frames=(Frames(),),
         text=Words(),
         post=PostProcess(nms="normal"),
         device=torch.device("cpu"),
@@ -192,6 +192,20 @@ def test_presence_is_said_only_where_it_was_calibrated():
     assert hopeless.not_found_probability == pytest.approx(1, abs=1e-5)
 
 
+def test_where_presence_is_calibrated_the_threshold_is_on_it():
+    presence = Presence(slope=1.0, saliency=0.5, offset=1.0, fitted_on="test")
+    grounder = a_grounder(Answers((2, 8, 0.6), (10, 12, 0.2)), presence=presence)
+    everything = grounder.find(a_video(), "rain")
+    expected = 1 / (1 + np.exp(-(np.log(0.6 / 0.4) + 0.5 * max(everything.saliency) + 1)))
+    assert 1 - everything.not_found_probability == pytest.approx(expected, abs=1e-5)
+    below, above = (
+        grounder.find(a_video(), "rain", min_confidence=expected - 0.001),
+        grounder.find(a_video(), "rain", min_confidence=expected + 0.001),
+    )
+    assert below == everything and len(below.moments) == 2
+    assert above == everything.model_copy(update={"moments": ()})
+
+
 def test_unknown_words_are_said():
     assert a_grounder().find(a_video(), "a zebra and a dog").unknown_words == ("zebra",)
 
@@ -287,8 +301,8 @@ def test_an_answer_that_is_not_finite_is_our_error_not_a_moment():
 
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
-    def create(contract, *, directory, device):
-        return Frames(), Words()
+    def create(contract, *, sources, device):
+        return (Frames(),), Words()
 
     monkeypatch.setattr(weights_module, "create_encoders", create)
     torch.manual_seed(3)
@@ -339,9 +353,9 @@ def test_encoders_that_differ_from_the_weights_are_refused_by_field(saved):
 def test_tensors_that_do_not_fit_are_named(saved):
     tensors = create_model("flashvtg", **OPTIONS).state_dict()
     name = next(iter(tensors))
-    with pytest.raises(WeightsError, match="lacks the tensor"):
+    with pytest.raises(WeightsError, match="is missing"):
         load(saved(tensors={key: value for key, value in tensors.items() if key != name}))
-    with pytest.raises(WeightsError, match="unknown tensor extra"):
+    with pytest.raises(WeightsError, match="extra is not part of the network"):
         load(saved(tensors=tensors | {"extra": torch.ones(1)}))
     with pytest.raises(WeightsError, match="has shape"):
         load(saved(options=OPTIONS | {"hidden": 32}))

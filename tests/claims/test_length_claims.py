@@ -75,7 +75,7 @@ def a_grounder(model=None):
         card=WeightsCard(model="flashvtg"),
         model=model or Reader(),
         contract=FeatureContract(video=(FRAMES,), text=WORDS, clip_length_s=CLIP, tef=False),
-        frames=Frames(),
+        frames=(Frames(),),
         text=Words(),
         post=PostProcess(),
         device=torch.device("cpu"),

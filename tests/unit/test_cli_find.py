@@ -116,9 +116,9 @@ def test_files_are_written_in_the_format_of_their_ending(run, film, tmp_path):
 
 
 def test_the_model_and_the_encoder_are_handed_on(run, film):
-    run("find", film, "rain", "--model", "runs/a", "--encoder", "clip")
+    run("find", film, "rain", "--model", "runs/a", "--encoder", "clip", "--encoder", "slowfast.safetensors")
     run("find", film, "rain")
-    assert run.loaded == [("runs/a", "clip"), ("flashvtg", None)]
+    assert run.loaded == [("runs/a", ["clip", "slowfast.safetensors"]), ("flashvtg", [])]
 
 
 def test_exit_3_only_when_no_sentence_has_a_moment(run, film, tmp_path):

@@ -17,6 +17,7 @@ from momentkit.data.row import WindowRules
 from momentkit.data.tacos import read_frames_form
 from momentkit.features.store import read_video_stream
 from momentkit.metrics.didemo import single_target
+from momentkit.train.evaluate import figures
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -163,6 +164,18 @@ def test_didemo_moments_are_those_of_the_metric(split):
     for row, query in zip(read_json(path), load_form(path, "didemo").queries, strict=True):
         start, end = single_target(np.array(row["times"]))
         assert query.windows_s == ((start, min(end, query.duration_s)),)
+
+
+def test_didemo_is_scored_the_official_way_too():
+    """The first chunk for every sentence: the data set's own figures for the frequency prior."""
+    data = DataConfig(
+        root=".", layout="didemo", train="t", val="v", clip_length_s=5.0,
+        video=(stream("video", 4),), text=stream("text", 4),
+    )  # fmt: skip
+    queries = load_form(published("didemo/val_data.json.gz"), "didemo").queries
+    rows = [{"qid": query.qid, "pred_relevant_windows": [[0.0, 5.0, 1.0]]} for query in queries]
+    found = figures(rows, queries, data)[0]
+    assert (found["DiDeMo-Rank@1"], found["DiDeMo-mIoU"]) == (18.68, 25.22)
 
 
 @pytest.mark.parametrize("apart", [False, True])

@@ -179,7 +179,7 @@ def test_frames_and_words_of_two_encoders_are_loaded_each_from_its_own(siglip):
     frames = load_encoders(folder, EncoderOptions(name="google/siglip2-x")).frames.contract
     text = StreamContract(encoder="momentkit/tiny-text", layer="last_hidden_state", dim=96)
     contract = FeatureContract(video=(frames,), text=text, clip_length_s=2.0)
-    made, words = create_encoders(contract, directory=folder)
+    (made,), words = create_encoders(contract, sources=[folder])
     assert made.contract == frames and words.contract == text
 
 

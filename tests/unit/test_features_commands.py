@@ -212,8 +212,8 @@ def test_a_hub_checkpoint_is_pinned_by_its_commit_and_known_by_its_checksum(tmp_
         f"pinned = load_encoders('google/siglip2-tiny', EncoderOptions(revision={commit!r}))\n"
         f"copy = load_encoders({str(snapshot)!r}, EncoderOptions())\n"
         "for one in (hub, pinned, copy): print(one.frames.contract.revision)\n"
-        "contract = contract_of(hub.frames, hub.text)\n"
-        f"made = create_encoders(contract, directory=__import__('pathlib').Path({str(snapshot)!r}))\n"
+        "contract = contract_of((hub.frames,), hub.text)\n"
+        f"made = create_encoders(contract, sources=[__import__('pathlib').Path({str(snapshot)!r})])\n"
         "print(contract_of(*made) == contract, contract_of(*create_encoders(contract)) == contract)\n"
     )
     environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}

@@ -235,7 +235,8 @@ def test_a_configuration_builds_its_model(path: Path) -> None:
     run = read_run_config(path)
     with torch.device("meta"):
         built = create_run_model(run)
-    assert built.config.queries == (10 if "qvhighlights" in path.stem else 5)
+    ten = any(name in path.stem for name in ("qvhighlights", "synthetic"))
+    assert built.config.queries == (10 if ten else 5)
     assert built.config.video_dim == run.data.contract.video_dim
     assert (built.config.similarity == "scaled") == any(
         name in path.stem for name in ("_len_", "_mom_", "qvh", "tacos")

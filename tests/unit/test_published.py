@@ -128,7 +128,9 @@ def trained(tmp_path: Path) -> list[Path]:
 def test_runs_of_a_row_stand_together_beside_the_paper(
     trained: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = Published(split="val", source="table 9", figures={"mAP": 20.0, "R1@0.5": 99.0, "R5@0.5": 50.0})
+    line = Published(
+        split="val", source="table 9", figures={"mAP": 20.0, "R1@0.5": 99.0, "R5@0.5": 50.0, "R9": 1.0}
+    )
     row = PublishedRow(config="c", paper="Toy", dataset="Marks", features="random", published=(line,))
     monkeypatch.setattr(module, "read_published", lambda: (row,))
     (entry,) = beside_paper(trained, tmp_path)
@@ -141,9 +143,11 @@ def test_runs_of_a_row_stand_together_beside_the_paper(
     assert {name: gap for name, _, _, gap in cells(entry)} == {
         "mAP": f"{mean - 20:+.2f}",
         "R1@0.5": f"{entry.ours['R1@0.5'][0] - 99:+.2f}",
-        "R5@0.5": "-",
+        "R5@0.5": f"{entry.ours['R5@0.5'][0] - 50:+.2f}",
+        "R9": "-",
     }
-    assert "not measured here: R5@0.5" in entry.notes and "table 9" in markdown([entry])
+    assert entry.ours["R5@0.5"][0] >= entry.ours["R1@0.5"][0]
+    assert "not measured here: R9" in entry.notes and "table 9" in markdown([entry])
     drawn = to_svg([entry])
     ElementTree.fromstring(drawn)
     assert "Toy, Marks, random" in drawn and f"{mean - 20:+.2f}" in drawn

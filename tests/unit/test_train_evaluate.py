@@ -12,7 +12,14 @@ from momentkit.core.types import Query
 from momentkit.data.annotations import read_annotations
 from momentkit.data.options import DataConfig, StreamConfig
 from momentkit.predict.decode import PostProcess
-from momentkit.train.baselines import OtherText, OtherVideo, fit_location_prior, other_video, prior_rows
+from momentkit.train.baselines import (
+    OtherText,
+    OtherVideo,
+    fit_location_prior,
+    other_sentence,
+    other_video,
+    prior_rows,
+)
 from momentkit.train.evaluate import answer, evaluate, figures
 from train_toy import ToyModel, ToySource
 
@@ -122,10 +129,12 @@ def test_a_probe_takes_its_words_or_frames_from_another_video_and_always_the_sam
     assert all(source.queries[a].vid != source.queries[b].vid for a, b in enumerate(partner))
     assert np.array_equal(partner, other_video(source.queries, seed=0))
     assert not np.array_equal(partner, other_video(source.queries, seed=1))
+    said = other_sentence(source.queries, [query.vid for query in source.queries], seed=0)
+    assert all(source.queries[a].vid != source.queries[b].vid for a, b in enumerate(said))
     text, video = OtherText(source, source.queries), OtherVideo(source, source.queries, time_channels=2)
     for index in range(len(source)):
         own, foreign = source.sample(index, 0), source.sample(int(partner[index]), 0)
-        assert np.array_equal(text.sample(index, 0).text_LE, foreign.text_LE)
+        assert np.array_equal(text.sample(index, 0).text_LE, source.sample(int(said[index]), 0).text_LE)
         assert np.array_equal(text.sample(index, 0).video_TD, own.video_TD)
         seen_TD = video.sample(index, 0).video_TD
         assert seen_TD.shape == own.video_TD.shape

@@ -153,7 +153,7 @@ def test_a_dual_encoder_alone_finds_a_moment_in_a_film(checkpoint, tmp_path):  #
     blocks = [np.kron(frame, np.ones((16, 16, 1), np.uint8)) for frame in frames_of((4, 4), (4, 4))]
     sentence = "a dog pulls the sled"
     text_D = grounder.text.encode_text([sentence])[0].words_LE[0]
-    near = sorted(blocks, key=lambda one: float(_cosine(grounder.frames.encode_frames([one])[0], text_D)))
+    near = sorted(blocks, key=lambda one: float(_cosine(grounder.frames[0].encode_frames([one])[0], text_D)))
     video = grounder.encode(write_film(tmp_path / "film.mp4", near[1], near[0]))
     result = grounder.find(video, sentence)
     assert abs(result.best.start_s - 12) <= 1 and abs(result.best.end_s - 20) <= 1

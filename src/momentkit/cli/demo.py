@@ -24,6 +24,9 @@ def command(
         Path("demo_out"), "-o", "--output", help="Folder for film, report and result."
     ),
     seed: int = typer.Option(0, help="Another number, another film."),
+    model: str = typer.Option(
+        "flashvtg", help="Bundled weights (see `momentkit models`), or others that know the synthetic world."
+    ),
 ) -> None:
     """Render a short film with planted events, find them, and write a report. Needs no network."""
     from rich.console import Console
@@ -40,7 +43,7 @@ def command(
     demo = demo_film(seed)
     truth = {question.text: question.windows_s for question in demo.questions}
     with _step(console, "loading the model and its encoders"):
-        grounder = load("flashvtg")
+        grounder = load(model)
     with _step(console, f"drawing a film of {demo.film.duration_s} s"):
         write_film(demo.film, film, height=HEIGHT, width=WIDTH, fps=FPS)
     with _step(console, "watching the film, frame by frame"):
@@ -51,10 +54,11 @@ def command(
     save_results(results, output / "result.json")
     console.print(_table(results, truth))
     console.print(f"{_summary(results, truth)} {time.monotonic() - began_s:.1f} s in all.\n")
+    named = "" if model == "flashvtg" else f" --model {model}"
     suits = "(`momentkit models` says which weights suit it)"
     for line in (
         f"Watch it:  open {report} in a browser",
-        f'Ask more:  momentkit find {film} "{results[0].query}" -o moments.html',
+        f'Ask more:  momentkit find {film} "{results[0].query}"{named} -o moments.html',
         f'Your film: momentkit find YOUR.mp4 "what happens" {suits}',
     ):
         console.print(line, soft_wrap=True)

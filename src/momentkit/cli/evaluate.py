@@ -1,6 +1,7 @@
 """`momentkit eval`: a model's figures beside the location prior and the probes, and what lies behind them."""
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
 
     from momentkit.train.by_query import Details
     from momentkit.train.compare import Comparison
+    from momentkit.train.presence import PresenceReport
 
-SHOWN = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU", "mAP")  # all are in --json
+SHOWN = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU", "mAP")  # what fits 80 columns; all are in --json
 
 
 def command(
@@ -36,14 +38,29 @@ def command(
     repeats: Annotated[
         int, typer.Option(min=1, help="Seeds to evaluate a model with that draws noise: mean and deviation.")
     ] = 1,
+    negatives: Annotated[
+        Path | None,
+        typer.Option(
+            help="Annotation file of sentences that do not occur in their videos; by default sentences of "
+            "other videos."
+        ),
+    ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate", help="Keep with the weights how probably a sentence occurs, for --min-confidence."
+        ),
+    ] = False,
 ) -> None:
     """Evaluate a model, and beside it what it must beat: constant windows, and itself misled."""
     from rich.console import Console
 
-    from momentkit.train.compare import compare, write_predictions
+    from momentkit.train.compare import compare, keep_presence, write_predictions
 
     with Console(stderr=True).status("evaluating"):  # shows nothing in a pipe
-        comparison = compare(model, data, batch_size=batch_size, repeats=repeats)
+        comparison = compare(model, data, batch_size=batch_size, repeats=repeats, negatives=negatives)
+    if calibrate:
+        print(f"{keep_presence(model, comparison)}: calibrated", file=sys.stderr)
     if predictions is not None:
         write_predictions(predictions, comparison.rows)
     if report is not None:
@@ -68,6 +85,8 @@ def command(
                 highlight=False,
                 soft_wrap=True,
             )
+    if comparison.presence:
+        console.print(presence_line(comparison.presence), highlight=False, soft_wrap=True)
     for note in comparison.notes:
         console.print(note, highlight=False, markup=False)
 
@@ -86,6 +105,17 @@ def table(comparison: "Comparison") -> "Table":
         deviation = comparison.deviation if index == 0 else {}
         result.add_row(who, *(cell(column, figures, deviation) for column in columns))
     return result
+
+
+def presence_line(report: "PresenceReport") -> str:
+    """How well absent sentences are told; see `momentkit.metrics.presence`."""
+    scores = report.scores
+    return (
+        f"not in this video: AUROC {100 * scores.auroc:.1f}, Rej-F1 {100 * scores.rejection_f1:.1f} "
+        f"(rejecting everything: 66.7), calibration error {100 * scores.curve.error:.1f} (of a perfect "
+        f"calibration: {100 * scores.chance_error:.1f}), of {scores.there} queries and {scores.absent} "
+        f"sentences that do not occur, on {report.videos} videos, each half judged by the other"
+    )
 
 
 def parts_table(details: "Details") -> "Table":

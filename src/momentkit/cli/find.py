@@ -20,11 +20,17 @@ def command(
         "flashvtg",
         help="Bundled weights (see `momentkit models`), a .safetensors file, a run directory, or a hub id.",
     ),
-    encoder: str | None = typer.Option(
-        None, help="tiny, clip, or the folder of an encoder; by default what the weights need."
+    encoder: list[str] = typer.Option(
+        [],
+        help="tiny, clip, or where an encoder lies; by default what the weights need. Repeatable, for "
+        "weights of several: CLIP's folder and the .safetensors of SlowFast, say.",
     ),
     top: int = typer.Option(5, help="Moments shown for each sentence."),
-    min_confidence: float = typer.Option(0.0, help="Leave out moments with a lower score, 0 to 1."),
+    min_confidence: float = typer.Option(
+        0.0,
+        help="0 to 1. No moment where the sentence occurs with a lower probability; of weights that are not "
+        "calibrated to say so (`momentkit eval --calibrate`): no moment with a lower score.",
+    ),
     steps: int | None = typer.Option(
         None, help="Denoising steps, of models that have them; by default what the weights say."
     ),
@@ -77,7 +83,7 @@ def command(
         if found or path.suffix.lower() in DOCUMENT_ENDINGS:  # there is no cut of nothing
             save_results(results, path, film=video, exact=exact, say=note)
     if not found:
-        raise NothingFoundError(f"no moment of {video} has a score of {min_confidence} or more")
+        raise NothingFoundError(f"nothing in {video} is found with a confidence of {min_confidence} or more")
 
 
 def note(sentence: str) -> None:

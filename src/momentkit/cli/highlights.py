@@ -20,7 +20,7 @@ def command(
     ),
     length: str = typer.Option("30s", help="Length of the reel at most: 30s, 1m30s, 90."),
     model: str = typer.Option("flashvtg", help="Weights, as for `momentkit find`."),
-    encoder: str | None = typer.Option(None, help="As for `momentkit find`."),
+    encoder: list[str] = typer.Option([], help="As for `momentkit find`."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, and nothing else, on standard output."),
     output: list[Path] = typer.Option(
         [],

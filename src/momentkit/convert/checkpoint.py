@@ -50,6 +50,8 @@ def read_checkpoint(path: str | Path, key: str = "model") -> dict[str, Tensor]:
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # a device or a pipe would be read without end
+            raise WeightsError(f"{path} is no file; give an authors' checkpoint")
         if path.stat().st_size > MAX_WEIGHTS_BYTES:
             raise WeightsError(
                 f"{path} has {path.stat().st_size} bytes; at most {MAX_WEIGHTS_BYTES} are read"

@@ -39,6 +39,10 @@ def build(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         first = error.errors()[0]
         option = ".".join(str(part) for part in first["loc"]) or "options"
         raise ConfigError(f"{where}: {option}: {first['msg'].lower()}, got {first['input']!r}") from error
+    for name, value in values.items():  # pydantic would read "256" and true as numbers
+        number = type(getattr(validated, name)) in (int, float)
+        if number and type(value) not in (int, float):
+            raise ConfigError(f"{where}: {name}: a number is wanted, got {value!r}")
     return kind(**{name: getattr(validated, name) for name in values})
 
 

@@ -60,6 +60,7 @@ class Query:
         relevant_clips: clip indices inside the moments (QVHighlights); None elsewhere.
         saliency_scores: per relevant clip, one 0..4 score of each of three raters; None elsewhere.
         clip_labels: per clip, one score of each rater (TVSum 20, YouTube 1); None elsewhere.
+        annotators: first and last chunk of five seconds that each annotator chose (DiDeMo); None elsewhere.
         domain: TVSum, YouTube only.
         line: 1-based line in the file.
     """
@@ -72,6 +73,7 @@ class Query:
     relevant_clips: tuple[int, ...] | None = None
     saliency_scores: tuple[tuple[float, ...], ...] | None = None
     clip_labels: tuple[tuple[float, ...], ...] | None = None
+    annotators: tuple[tuple[int, int], ...] | None = None
     domain: str = ""
     line: int = 0
 

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as parse_tensors
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise_tensors
 from torch import Tensor
 
@@ -24,18 +25,38 @@ MAX_WEIGHTS_BYTES = 16 * 1024**3
 
 
 class Presence(BaseModel):
-    """Calibrated chance that the query occurs in the video: sigmoid(slope * top score logit + offset).
+    """Calibrated chance that the query occurs in the video.
+
+    It is sigmoid(slope * logit(best score) + saliency * largest saliency + offset): the best score compares
+    moments of one video, so that alone it says little; saliency is trained against other sentences.
 
     Attributes:
-        slope, offset: fitted on held-out queries, half of which do not occur in their video.
+        slope, saliency, offset: fitted on held-out queries, half of which do not occur in their video.
         fitted_on: what they were fitted on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    slope: float
-    offset: float
+    slope: float = Field(ge=-1e9, le=1e9)  # so that no answer is infinite
+    offset: float = Field(ge=-1e9, le=1e9)
+    saliency: float = Field(default=0.0, ge=-1e9, le=1e9)
     fitted_on: str
+
+    def probability(self, best_score: ArrayLike, largest_saliency: ArrayLike) -> NDArray[np.float64]:
+        """The chance, of one query or of many.
+
+        Args:
+            best_score: score of the first moment; 0 where there is none. Cut to [0, 1].
+            largest_saliency: over the clips, finite.
+        """
+        evidence = self.slope * score_logits(best_score) + self.saliency * np.asarray(largest_saliency)
+        return np.exp(-np.logaddexp(0, -(evidence + self.offset)))
+
+
+def score_logits(scores: ArrayLike) -> NDArray[np.float64]:
+    """Logits of scores, which are cut to [1e-6, 1 - 1e-6]."""
+    clipped = np.clip(np.asarray(scores, np.float64), 1e-6, 1 - 1e-6)
+    return np.log(clipped / (1 - clipped))
 
 
 class WeightsCard(BaseModel):
@@ -85,31 +106,47 @@ def serialise(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> byt
     return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
+def write_presence(path: str | Path, presence: Presence) -> Path:
+    """Put a calibration on the card of a weights file; tensors and everything else stay as they are.
+
+    The file is replaced as a whole or not at all.
+
+    Raises:
+        WeightsError: as of `read_weights`.
+    """
+    card, tensors = _read(Path(path))
+    return save_weights(path, tensors, card.model_copy(update={"presence": presence}))
+
+
 def read_weights(path: str | Path) -> tuple[WeightsCard, dict[str, Tensor]]:
     """Read tensors and their card; float16 tensors come back as float32.
 
     Raises:
         WeightsError: missing, damaged, without a card, or holding a number that is not finite.
     """
-    path = Path(path)
+    card, ordered = _read(Path(path))
+    return card, {n: t.float() if t.dtype == torch.float16 else t for n, t in ordered.items()}
+
+
+def _read(path: Path) -> tuple[WeightsCard, dict[str, Tensor]]:
+    """Card and tensors as they are stored, by name; they are the file's pages, not a second copy."""
     try:
-        if path.stat().st_size > MAX_WEIGHTS_BYTES:
-            raise WeightsError(
-                f"{path} has {path.stat().st_size} bytes; at most {MAX_WEIGHTS_BYTES} are read"
-            )
-        data = path.read_bytes()
-        tensors = parse_tensors(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        size = path.stat().st_size
+        if not path.is_file():  # a device or a pipe would be read without end
+            raise WeightsError(f"{path} is no file; give a .safetensors file")
+        if size > MAX_WEIGHTS_BYTES:
+            raise WeightsError(f"{path} has {size} bytes; at most {MAX_WEIGHTS_BYTES} are read")
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            ordered = {name: file.get_tensor(name) for name in sorted(file.keys())}
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}") from error
     except (SafetensorError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not a safetensors file: {error}") from error
-    metadata = header.get("__metadata__") or {}
     if "momentkit" not in metadata:
         raise WeightsError(
             f"{path} carries no momentkit card; `momentkit convert` turns an authors' checkpoint into ours"
         )
-    ordered = {name: tensors[name] for name in sorted(tensors)}
     if metadata.get("sha256") != checksum(metadata["momentkit"], ordered):
         raise WeightsError(f"{path} is damaged: its checksum does not fit its content; fetch it again")
     try:
@@ -118,9 +155,9 @@ def read_weights(path: str | Path) -> tuple[WeightsCard, dict[str, Tensor]]:
         first = error.errors()[0]
         raise WeightsError(f"{path}: card: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     for name, tensor in ordered.items():
-        if tensor.numel() == 0 or not torch.isfinite(tensor).all():
+        if tensor.numel() == 0 or not _is_finite(tensor):
             raise WeightsError(f"{path}: tensor {name} is empty or holds a number that is not finite")
-    return card, {n: t.float() if t.dtype == torch.float16 else t for n, t in ordered.items()}
+    return card, ordered
 
 
 def checksum(text: str, ordered: Mapping[str, Tensor]) -> str:
@@ -128,5 +165,10 @@ def checksum(text: str, ordered: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(text.encode())
     for name, tensor in ordered.items():
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """In parts: the masks of a whole tensor take more memory than it does."""
+    return all(bool(torch.isfinite(part).all()) for part in tensor.reshape(-1).split(2**20))

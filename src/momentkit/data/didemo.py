@@ -64,4 +64,5 @@ def _rows(
                 f"wanted: {error!r}"
             ) from error
         window = [CHUNK_S * first, CHUNK_S * (last + 1)]
-        yield number, fields | {"duration": duration_s, "relevant_windows": [window]}
+        chosen = [list(pair) for pair in pairs]
+        yield number, fields | {"duration": duration_s, "relevant_windows": [window], "annotators": chosen}

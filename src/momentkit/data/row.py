@@ -12,6 +12,7 @@ from momentkit.core.types import Query, QueryId
 
 MAX_QUERY_CHARACTERS = 10_000  # the longest published query has 45 words
 MAX_RATING = 4
+MAX_CHUNKS = 6  # of DiDeMo's videos, which have 30 s
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class RowCheck:
         """The row; None where it has a fault."""
         qid, text, vid, duration_s = self.qid(), self.text(), self.name("vid"), self.duration_s()
         windows_s = self.windows_s(duration_s)
-        clips = self.relevant_clips()
+        clips, annotators = self.relevant_clips(), self.annotators()
         scores, labels = self.ratings("saliency_scores", MAX_RATING), self.ratings("label", None)
         domain = self.name("domain") if self.row.get("domain") is not None else ""
         if self.rules.unrated_clips and scores is None:
@@ -103,6 +104,7 @@ class RowCheck:
             relevant_clips=clips,
             saliency_scores=scores,
             clip_labels=labels,
+            annotators=annotators,
             domain=domain or "",
             line=self.line,
         )
@@ -203,6 +205,19 @@ class RowCheck:
         if len(set(value)) != len(value):
             self.note("repeated clip id", "relevant_clip_ids", "names a clip twice; each once is wanted")
         return tuple(value)
+
+    def annotators(self) -> tuple[tuple[int, int], ...] | None:
+        value = self.row.get("annotators")
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(
+            isinstance(pair, list) and len(pair) == 2 and all(type(chunk) is int for chunk in pair)
+            and 0 <= pair[0] <= pair[1] < MAX_CHUNKS
+            for pair in value
+        ):  # fmt: skip
+            self.wrong("annotators", f"a list of [first, last] chunks, 0 to {MAX_CHUNKS - 1}", value)
+            return None
+        return tuple((first, last) for first, last in value)
 
     def ratings(self, field: str, largest: float | None) -> tuple[tuple[float, ...], ...] | None:
         value = self.row.get(field)

@@ -1,6 +1,6 @@
 """Which encoder a feature contract or a command line asks for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -17,11 +17,15 @@ _FAMILIES = {
     "siglip": ("google/siglip",),
     "clap": ("laion/clap",),
     "minilm": ("sentence-transformers/",),
+    "slowfast": ("facebookresearch/slowfast",),
+    "glove": ("glove.",),
 }
+_FROM_A_FILE = ("slowfast", "glove")  # families whose weights are one file, which no name leads to
 _KINDS = {"clip": "clip", "siglip": "siglip", "clap": "clap", "bert": "minilm"}  # model_type -> family
 _ALIASES = {"siglip2": "siglip"}
 
-Encoders = tuple[FrameEncoder, TextEncoder]
+Encoders = tuple[tuple[FrameEncoder, ...], TextEncoder]
+"""Of a model's video streams, in their order, and of its text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +195,9 @@ ENCODERS: dict[str, Callable[[EncoderOptions], EncoderSet]] = {
 }
 
 
-def encoder_by_name(name: str | Path, *, clip_length_s: float = 1.0, device: str = "cpu") -> Encoders:
+def encoder_by_name(
+    name: str | Path, *, clip_length_s: float = 1.0, device: str = "cpu"
+) -> tuple[FrameEncoder, TextEncoder]:
     """Encoders of frames and of text that a command line names.
 
     Args:
@@ -212,57 +218,91 @@ def encoder_by_name(name: str | Path, *, clip_length_s: float = 1.0, device: str
 
 
 def create_encoders(
-    contract: FeatureContract, *, directory: Path | None = None, device: str = "cpu"
+    contract: FeatureContract, *, sources: Sequence[Path] = (), device: str = "cpu"
 ) -> Encoders:
     """The encoders that weights with this contract need, set up to give exactly such features.
 
     Args:
         contract: of the weights.
-        directory: a local checkpoint, taken for the encoder of its family that the contract names.
+        sources: local checkpoints, each taken for the encoders of its family that the contract names:
+            directories, a SlowFast `.safetensors`, a text file of word vectors.
         device: torch device.
 
+    Returns:
+        One encoder of frames for each video stream, in the contract's order, and that of sentences.
+
     Raises:
-        FeatureError: the encoder is not one that can be run here; the message names it.
+        FeatureError: an encoder is not one that can be run here, or a source is of none that is needed; the
+            message names it.
         FeatureMismatchError: it can, but its features differ from the contract; the message names the field.
         MissingExtraError: it needs an extra.
     """
-    if len(contract.video) != 1:
-        names = " + ".join(stream.encoder for stream in contract.video)
-        raise FeatureError(
-            f"these weights need {len(contract.video)} video streams ({names}); films can be encoded for "
-            "weights of one stream only: give feature files instead"
-        )
-    stream, text = contract.video[0], contract.text
-    families = {wanted.encoder: _known_family(wanted, directory) for wanted in (stream, text)}
+    wanted = {stream.encoder: stream for stream in contract.video}
+    wanted.setdefault(contract.text.encoder, contract.text)  # one encoder of both has the stream's revision
+    families = {name: _known_family(stream, sources) for name, stream in wanted.items()}
+    local = {_family_of_source(source): source for source in sources}
+    if len(local) < len(sources):
+        raise FeatureError(f"two encoders of one family are given: {', '.join(map(str, sources))}")
+    for family, source in local.items():
+        if family not in families.values():
+            raise FeatureMismatchError(
+                f"{source} is an encoder ({family}) that these weights do not use; they need "
+                f"{' and '.join(families)}"
+            )
     loaded = {
-        wanted.encoder: _load(wanted, families[wanted.encoder], contract.clip_length_s, directory, device)
-        for wanted in (text, stream)  # of one encoder for both, the stream's revision decides
+        name: _load(stream, families[name], contract.clip_length_s, local.get(families[name]), device)
+        for name, stream in wanted.items()
     }
-    frame_encoder, text_encoder = loaded[stream.encoder].frames, loaded[text.encoder].text
-    if frame_encoder is None or text_encoder is None:
-        name, what = (stream.encoder, "frames") if frame_encoder is None else (text.encoder, "sentences")
-        raise FeatureError(f"these weights need {what} encoded by {name!r}, which does not encode {what}")
-    frame_encoder.contract = _agreed(stream, frame_encoder.contract, "video")
-    text_encoder.contract = _agreed(text, text_encoder.contract, "text")
-    if frame_encoder.clip_length_s != contract.clip_length_s:
+    frames = tuple(
+        _frames_for(stream, loaded[stream.encoder].frames, contract.clip_length_s)
+        for stream in contract.video
+    )
+    text = loaded[contract.text.encoder].text
+    if text is None:
+        raise _cannot(contract.text, "sentences")
+    text.contract = _agreed(contract.text, text.contract, "text")
+    return frames, text
+
+
+def _frames_for(stream: StreamContract, encoder: FrameEncoder | None, clip_length_s: float) -> FrameEncoder:
+    if encoder is None:
+        raise _cannot(stream, "frames")
+    encoder.contract = _agreed(stream, encoder.contract, "video")
+    if encoder.clip_length_s != clip_length_s:
         raise FeatureMismatchError(
-            f"these weights take clips of {contract.clip_length_s:g} s, {stream.encoder} gives clips of "
-            f"{frame_encoder.clip_length_s:g} s"
+            f"these weights take clips of {clip_length_s:g} s, {stream.encoder} gives clips of "
+            f"{encoder.clip_length_s:g} s"
         )
-    return frame_encoder, text_encoder
+    return encoder
 
 
-def contract_of(frames: FrameEncoder, text: TextEncoder, *, tef: bool = True) -> FeatureContract:
-    """The contract of features that these two encoders give."""
-    return FeatureContract(
-        video=(frames.contract,), text=text.contract, clip_length_s=frames.clip_length_s, tef=tef
+def _cannot(stream: StreamContract, what: str) -> FeatureError:
+    return FeatureError(
+        f"these weights need {what} encoded by {stream.encoder!r}, which does not encode {what}"
     )
 
 
-def _known_family(wanted: StreamContract, directory: Path | None) -> str:
+def contract_of(frames: Sequence[FrameEncoder], text: TextEncoder, *, tef: bool = True) -> FeatureContract:
+    """The contract of features that these encoders give, the frames' streams side by side."""
+    return FeatureContract(
+        video=tuple(encoder.contract for encoder in frames),
+        text=text.contract,
+        clip_length_s=frames[0].clip_length_s,
+        tef=tef,
+    )
+
+
+def _family_of_source(source: Path) -> str:
+    """The family of a checkpoint on disk; its loader checks that it is one."""
+    if source.is_dir():
+        return family_of("", source)
+    return "slowfast" if source.suffix == ".safetensors" else "glove"
+
+
+def _known_family(wanted: StreamContract, sources: Sequence[Path]) -> str:
     if wanted.encoder.startswith(TINY_PREFIX):
         return "tiny"
-    named = directory if directory is not None and directory.name == wanted.encoder else None
+    named = next((source for source in sources if source.name == wanted.encoder), None)
     if family := family_of(wanted.encoder, named):
         return family
     known = (TINY_PREFIX, *(prefix for prefixes in _FAMILIES.values() for prefix in prefixes))
@@ -274,15 +314,19 @@ def _known_family(wanted: StreamContract, directory: Path | None) -> str:
 
 
 def _load(
-    wanted: StreamContract, family: str, clip_length_s: float, directory: Path | None, device: str
+    wanted: StreamContract, family: str, clip_length_s: float, source: Path | None, device: str
 ) -> EncoderSet:
     # A copy on disk does not say which model it is a copy of: the user's word, checked by its widths and,
     # where the weights state it, by its checksum.
     from momentkit.features.checkpoint import commit_of
 
-    local = directory is not None and family_of("", directory) == family
+    if source is None and family in _FROM_A_FILE:
+        raise FeatureError(
+            f"these weights need features of {wanted.encoder!r}: give its file as an encoder too "
+            f"(slowfast: a .safetensors of `momentkit features import`; glove: a text file of word vectors)"
+        )
     options = EncoderOptions(
-        source=directory if local else wanted.encoder,
+        source=source or wanted.encoder,
         name=wanted.encoder,
         revision=commit_of(wanted.revision),
         clip_length_s=clip_length_s,

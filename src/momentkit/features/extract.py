@@ -1,5 +1,7 @@
 """A film or sentences -> features ready for a model: sampled, encoded, normalised, in flat memory.
 
+While a chunk of frames is encoded, a thread decodes the next one; more than these two are never held.
+
 Clip i covers [i * c, (i + 1) * c) seconds; its frames are those shown at i * c + the encoder's offsets, no
 later than the last frame. A film of d seconds has ceil(d / c) clips, at least one: a last clip that is not
 full is kept, so that no second is left out.
@@ -8,10 +10,14 @@ Shapes   T clips   D video channels   L words   E text channels
 Source   normalisation: x / (norm(x) + 1e-5) a row, as Moment-DETR's line of work does it
 """
 
+import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +27,12 @@ from momentkit.core.errors import FeatureError, VideoError
 from momentkit.core.timeline import timestamp
 from momentkit.core.types import TextFeatures, VideoFeatures
 from momentkit.features.base import FrameEncoder, SoundEncoder, TextEncoder
-from momentkit.features.store import prepare_rows
+from momentkit.features.store import join_streams, prepare_rows
 from momentkit.video.limits import DEFAULT_LIMITS, VideoLimits
 from momentkit.video.probe import VideoInfo, probe
 from momentkit.video.reader import VideoReader, open_video
 
+_log = logging.getLogger(__name__)
 CHUNK_BYTES = 48 * 1024**2  # pixels held at once, one clip at least
 CHUNK_CLIPS = 64
 
@@ -47,7 +54,7 @@ def encode_video(
     tolerate_cut: bool = False,
     progress: Progress | None = None,
 ) -> VideoFeatures:
-    """Encode a film, holding no more than one chunk of its frames.
+    """Encode a film, holding no more than two chunks of its frames.
 
     Args:
         path: the film.
@@ -71,8 +78,11 @@ def encode_video(
     times_s = np.minimum(starts_s + np.asarray(encoder.frame_offsets_s)[None], info.last_frame_s)
     rows: list[NDArray[np.float32]] = []
     done = 0
-    with open_video(path, limits, tolerate_cut=tolerate_cut) as reader:
-        for frames in _chunks(reader, times_s, encoder.frame_size):
+    with (
+        open_video(path, limits, tolerate_cut=tolerate_cut) as reader,
+        closing(_decoded_ahead(reader, times_s, encoder.frame_size)) as chunks,
+    ):
+        for frames in chunks:
             chunk_TD = finish_rows(encoder.encode_frames(frames), encoder.contract)
             rows.append(checked_rows(chunk_TD, len(frames) // times_s.shape[1], encoder, done))
             done += len(chunk_TD)
@@ -84,6 +94,55 @@ def encode_video(
         duration_s=info.duration_s,
         contract=contract,
     )
+
+
+def encode_streams(
+    path: str | Path,
+    encoders: Sequence[FrameEncoder],
+    limits: VideoLimits = DEFAULT_LIMITS,
+    *,
+    contract: FeatureContract | None = None,
+    progress: Progress | None = None,
+) -> VideoFeatures:
+    """Encode a film by several encoders of one clip length, their channels side by side.
+
+    The film is read once for each. A film that changes meanwhile, such as a recording that goes on, gives
+    streams of different lengths: they are cut to the shortest, and a warning is logged.
+
+    Args:
+        path: the film.
+        encoders: at least one.
+        limits: what the film may cost, for each reading.
+        contract: handed on with the features.
+        progress: told about each chunk, in clips of all streams together.
+
+    Returns:
+        (T, sum of D) float32 features, each stream normalised on its own.
+
+    Raises:
+        VideoError, FeatureError: as `encode_video`.
+    """
+    made: list[VideoFeatures] = []
+    for encoder in encoders:
+        told = None
+        if progress is not None:
+            before, tell = len(made), progress
+
+            def told(done: int, clips: int, before: int = before, tell: Progress = tell) -> object:
+                return tell(before * clips + done, len(encoders) * clips)
+
+        made.append(encode_video(path, encoder, limits, contract=contract, progress=told))
+    if len(made) == 1:
+        return made[0]
+    joined_TD, cut = join_streams([one.features_TD for one in made])
+    if any(cut):
+        _log.warning(
+            "%s changed while it was read: its streams have %s clips and are cut to the shortest",
+            path,
+            ", ".join(str(len(one.features_TD)) for one in made),
+        )
+    duration_s = min(one.duration_s for one in made)
+    return replace(made[0], features_TD=joined_TD, duration_s=duration_s)
 
 
 def whole_film(path: str | Path, limits: VideoLimits, *, tolerate_cut: bool = False) -> VideoInfo:
@@ -102,14 +161,32 @@ def whole_film(path: str | Path, limits: VideoLimits, *, tolerate_cut: bool = Fa
     return info
 
 
-def _chunks(
+def _decoded_ahead(
     reader: VideoReader, times_s: NDArray[np.float64], size: tuple[int, int] | None
+) -> Generator[list[NDArray[np.uint8]]]:
+    """The chunks, each decoded while the caller works on the one before; closing it ends the thread."""
+    given_up = Event()
+    chunks = _chunks(reader, times_s, size, given_up)
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
+        coming = pool.submit(next, chunks, None)
+        try:
+            while (frames := coming.result()) is not None:
+                coming = pool.submit(next, chunks, None)
+                yield frames
+        finally:
+            given_up.set()
+
+
+def _chunks(
+    reader: VideoReader, times_s: NDArray[np.float64], size: tuple[int, int] | None, given_up: Event
 ) -> Iterator[list[NDArray[np.uint8]]]:
     """Frames of whole clips, as many clips as fit a chunk."""
     per_clip = times_s.shape[1]
     frames: list[NDArray[np.uint8]] = []
     held_bytes = 0
     for _, frame in reader.frames_at(times_s.reshape(-1), size):
+        if given_up.is_set():
+            return
         frames.append(frame)
         held_bytes += frame.nbytes
         full = held_bytes >= CHUNK_BYTES or len(frames) >= CHUNK_CLIPS * per_clip

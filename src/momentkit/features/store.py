@@ -138,6 +138,8 @@ def _read_array(path: Path, key: str, limit_bytes: int) -> NDArray[np.float32]:
             if f"{key}.npy" not in names:
                 kept = ", ".join(name.removesuffix(".npy") for name in names[:8])
                 raise FeatureError(f"{path} holds no array {key!r}; it holds {kept or 'nothing'}")
+            if names.count(f"{key}.npy") > 1:  # readers differ in which one they take
+                raise FeatureError(f"{path} holds {key!r} twice; extract it again")
             entry = archive.getinfo(f"{key}.npy")
             if entry.file_size > limit_bytes:
                 raise FeatureError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from momentkit.core.errors import SubmissionError
 from momentkit.metrics.arrays import pad_rows
-from momentkit.metrics.overlap import Floats
+from momentkit.metrics.overlap import Floats, iou_cross
 
 Pairs = NDArray[np.int64]
 
@@ -49,6 +49,26 @@ class DidemoScores:
     @property
     def miou(self) -> float:
         return float(self.iou_Q.mean())
+
+
+def chunk_ranking(windows_N3: Floats) -> Pairs:
+    """All 21 chunk pairs, best first, as a list of scored windows ranks them.
+
+    Each window, in its order, stands for the pair it overlaps most; a pair that is there already is passed
+    over. Pairs that no window stands for follow, by their largest product of score and overlap.
+
+    Args:
+        windows_N3: (N, 3) start_s, end_s, score in [0, 1], best first.
+
+    Returns:
+        (21, 2) first and last chunk.
+    """
+    segments_P2 = np.array(SEGMENTS)
+    seconds_P2 = (segments_P2 + np.array([0, 1])) * CHUNK_LENGTH_S
+    iou_NP = np.nan_to_num(iou_cross(windows_N3[:, :2], seconds_P2))
+    named = [int(iou_P.argmax()) for iou_P in iou_NP if iou_P.max() > 0]
+    rest = (-(iou_NP * windows_N3[:, 2:]).max(0, initial=0.0)).argsort(kind="stable")
+    return segments_P2[list(dict.fromkeys([*named, *rest.tolist()]))]
 
 
 def chunk_iou(a_2: Pairs, b_2: Pairs) -> Floats:

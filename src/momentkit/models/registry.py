@@ -1,8 +1,10 @@
 """Models by name."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import nn
 
 from momentkit.core.config import build
@@ -38,6 +40,13 @@ _MODELS: dict[str, tuple[type, type[nn.Module]]] = {
 }
 
 
+# What a file may ask for. The largest published model has 5e8 numbers.
+MAX_NUMBERS = 2**31
+MAX_REPEATED = 256
+MAX_OPTION = 2**20
+_REPEATED = ("layers", "loops", "blocks", "convs", "convolutions", "scales", "levels", "rounds")
+
+
 def list_models() -> list[str]:
     """Names of all models, sorted."""
     return sorted(_MODELS)
@@ -67,12 +76,29 @@ def build_model(name: str, options: Mapping[str, Any], where: str = "model") -> 
         where: what an error message names.
 
     Raises:
-        ConfigError: no such model, no such option, or a bad value.
+        ConfigError: no such model, no such option, a bad value, or a model that is too large.
     """
     if name not in _MODELS:
         raise ConfigError(f"{where}: no model {name!r}; there are {', '.join(list_models())}")
     config, model = _MODELS[name]
-    return model(build(config, options, f"{where} ({name})"))
+    chosen: Any = build(config, options, f"{where} ({name})")
+    _check_size(chosen, model, f"{where} ({name})")
+    return model(chosen)
+
+
+def _check_size(options: Any, model: type[nn.Module], where: str) -> None:
+    """Refuse a model that is too large before any memory is asked for."""
+    for name, value in asdict(options).items():
+        most = MAX_REPEATED if name.endswith(_REPEATED) else MAX_OPTION
+        numbers = value if isinstance(value, tuple) else (value,)
+        largest = max([len(numbers), *(number for number in numbers if isinstance(number, int))])
+        if largest > most:
+            raise ConfigError(f"{where}: {name} is {largest}; at most {most} is built")
+    with torch.device("meta"):  # shapes without storage
+        planned = model(options)
+    count = sum(value.numel() for value in (*planned.parameters(), *planned.buffers()))
+    if count > MAX_NUMBERS:
+        raise ConfigError(f"{where}: the model would have {count} numbers; at most {MAX_NUMBERS} are built")
 
 
 def create_model(name: str, **options: Any) -> nn.Module:  # the one `**`: `build` checks each key

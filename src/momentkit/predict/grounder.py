@@ -5,7 +5,6 @@ Shapes   B sentences (all about one video)   T clips   D video channels   L word
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import exp, isfinite, log
 from pathlib import Path
 from typing import overload
 
@@ -34,7 +33,7 @@ from momentkit.core.types import (
 )
 from momentkit.core.weights import Presence, WeightsCard
 from momentkit.features.base import FrameEncoder, TextEncoder
-from momentkit.features.extract import Progress, encode_text, encode_video
+from momentkit.features.extract import Progress, encode_streams, encode_text
 from momentkit.features.sentences import PooledText, share_space
 from momentkit.features.store import time_channels
 from momentkit.predict.decode import Decoded, PostProcess, decode
@@ -67,7 +66,7 @@ class Grounder:
         card: what the weights are: training data, licence, figures.
         model: in evaluation mode.
         contract: the features the weights need.
-        frames, text: the encoders, checked against `contract`.
+        frames, text: the encoders, checked against `contract`; of frames one for each of its streams.
         post: how windows are read off the model's answer.
         device: where the model runs.
     """
@@ -76,7 +75,7 @@ class Grounder:
     card: WeightsCard
     model: GroundingModel
     contract: FeatureContract
-    frames: FrameEncoder
+    frames: tuple[FrameEncoder, ...]
     text: TextEncoder
     post: PostProcess
     device: torch.device
@@ -94,7 +93,7 @@ class Grounder:
         Raises:
             VideoError: the file is missing, no video, damaged, or longer than `limits` allow.
         """
-        features = encode_video(path, self.frames, limits, contract=self.contract, progress=progress)
+        features = encode_streams(path, self.frames, limits, contract=self.contract, progress=progress)
         return EncodedVideo(name=Path(path).name, features=features, path=Path(path))
 
     @overload
@@ -137,7 +136,8 @@ class Grounder:
             video: from `encode`, or made from features that satisfy `contract`.
             sentences: one, or a list; an answer does not depend on what else is asked.
             top: moments kept, best first.
-            min_confidence: moments with a lower score are left out; 0 keeps all.
+            min_confidence: where the weights are calibrated, no moment is returned for a sentence that occurs
+                with a lower probability; else moments with a lower score are left out. 0 keeps all.
             seed: of the noise of models that start from noise, together with the sentence; the others ignore
                 it.
             trace: keep the spans of every denoising step in `Result.trace`.
@@ -233,11 +233,7 @@ class Grounder:
         if len(windows) == 1:
             return self._answer(video, sentences, words, seed, trace)
         parts: list[list[Part]] = [[] for _ in sentences]
-        asked_BW = np.ones((len(sentences), len(windows)), dtype=bool)
-        if len(windows) > COARSE_WINDOWS and share_space(self.frames, self.text):
-            pooled = encode_text(sentences, PooledText(self.frames, self.text))
-            sentences_BD = np.concatenate([one.words_LE for one in pooled])
-            asked_BW = promising(video.features_TD[:, : sentences_BD.shape[1]], sentences_BD, windows)
+        asked_BW = self._promising(video, sentences, windows)
         for column, (first, end) in enumerate(windows):
             rows = np.flatnonzero(asked_BW[:, column]).tolist()
             if not rows:
@@ -251,6 +247,20 @@ class Grounder:
                 parts[row].append(Part(first, end, answer))
         clips = video.features_TD.shape[0]
         return [(merge(one, clips, video.clip_length_s, self.post.top), None) for one in parts]
+
+    def _promising(
+        self, video: VideoFeatures, sentences: Sequence[str], windows: Sequence[tuple[int, int]]
+    ) -> NDArray[np.bool_]:
+        """Which windows each sentence is looked for in: all, where they are few or nothing tells."""
+        first = 0
+        for encoder in self.frames if len(windows) > COARSE_WINDOWS else ():
+            end = first + encoder.contract.dim
+            if share_space(encoder, self.text):
+                pooled = encode_text(sentences, PooledText(encoder, self.text))
+                sentences_BD = np.concatenate([one.words_LE for one in pooled])
+                return promising(video.features_TD[:, first:end], sentences_BD, windows)
+            first = end
+        return np.ones((len(sentences), len(windows)), dtype=bool)
 
     def _answer(
         self,
@@ -287,15 +297,17 @@ class Grounder:
                 f"{self.name} answers {sentence!r} with a number that is not finite: damaged weights?"
             )
         moments = _moments(answer.windows_N3, video.features.duration_s)
-        best = moments[0].score if moments else 0.0
+        presence = self.card.presence
+        absent = None if presence is None else _not_found(moments, answer.saliency_T, presence)
+        kept = _confident(moments, absent, min_confidence)
         return Result(
             query=sentence,
             video=video.name,
             duration_s=round(video.features.duration_s, 3),
             clip_length_s=video.features.clip_length_s,
-            moments=tuple(moment for moment in moments if moment.score >= min_confidence)[:top],
+            moments=kept[:top],
             saliency=tuple(round(float(score), 5) for score in answer.saliency_T),
-            not_found_probability=_not_found(best, self.card.presence),
+            not_found_probability=absent,
             model=self.name,
             encoder=" + ".join(stream.encoder for stream in self.contract.video),
             unknown_words=words.unknown_words,
@@ -307,7 +319,7 @@ class Grounder:
 def load(
     name_or_path: str | Path = "flashvtg",
     *,
-    encoder: str | Path | None = None,
+    encoder: str | Path | Sequence[str | Path] | None = None,
     device: str | torch.device | None = None,
 ) -> Grounder:
     """Load weights with their model and the encoders they need.
@@ -316,7 +328,8 @@ def load(
         name_or_path: bundled weights by name, a .safetensors file, a run directory, a hub id "user/name", or
             a model without weights ("zeroshot").
         encoder: "tiny" or "clip" to insist on that kind, or the directory of a CLIP checkpoint, for machines
-            without a network; by default what the weights need.
+            without a network; by default what the weights need. A list for weights of several encoders, in
+            any order: CLIP's directory and the `.safetensors` of SlowFast, say.
         device: where the model runs; by default the GPU if there is one.
 
     Raises:
@@ -325,8 +338,9 @@ def load(
         MissingExtraError: the hub or the encoder needs a package that is not installed.
     """
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    weights = untrained(name_or_path, encoder, chosen) or read_grounder_weights(name_or_path)
-    frames, text = weights.encoders(encoder, chosen)
+    named = [encoder] if isinstance(encoder, str | Path) else list(encoder or ())
+    weights = untrained(name_or_path, named, chosen) or read_grounder_weights(name_or_path)
+    frames, text = weights.encoders(named, chosen)
     return Grounder(
         name=weights.name,
         card=weights.card,
@@ -402,12 +416,14 @@ def _moments(windows_N3: NDArray[np.float32], duration_s: float) -> list[Moment]
     return moments
 
 
-def _not_found(best_score: float, presence: Presence | None) -> float | None:
-    """Chance that the sentence does not occur: 1 - sigmoid(slope * logit(best score) + offset)."""
-    if presence is None:
-        return None
-    score = min(max(best_score, 1e-6), 1 - 1e-6)
-    logit = presence.slope * log(score / (1 - score)) + presence.offset
-    if not isfinite(logit):
-        return None
-    return round(1 / (1 + exp(min(logit, 700.0))), 5)
+def _not_found(moments: Sequence[Moment], saliency_T: NDArray[np.float32], presence: Presence) -> float:
+    """Chance that the sentence does not occur."""
+    best = moments[0].score if moments else 0.0
+    return round(1 - float(presence.probability(best, saliency_T.max())), 5)
+
+
+def _confident(moments: Sequence[Moment], absent: float | None, min_confidence: float) -> tuple[Moment, ...]:
+    """What clears a threshold: all or none where it is known how probably the sentence occurs."""
+    if absent is None:
+        return tuple(moment for moment in moments if moment.score >= min_confidence)
+    return tuple(moments) if 1 - absent >= min_confidence else ()

@@ -1,6 +1,7 @@
 """Weights of a grounding model: where a name leads, and what must be true before they are used."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ from momentkit.core.errors import FeatureError, FeatureMismatchError, MissingExt
 from momentkit.core.types import GroundingModel
 from momentkit.core.weights import WeightsCard, read_weights
 from momentkit.features.encoders import CLIP_PREFIXES, TINY_PREFIX, Encoders, contract_of, create_encoders
+from momentkit.features.network_file import fill
 from momentkit.models.registry import build_model, list_models
 from momentkit.predict.decode import PostProcess
 
@@ -43,33 +45,35 @@ class GrounderWeights:
         """The decoding that belongs to the weights."""
         return build(PostProcess, self.card.predict, f"{self.where} [predict]")
 
-    def encoders(self, encoder: str | Path | None, device: torch.device) -> Encoders:
+    def encoders(self, named: Sequence[str | Path], device: torch.device) -> Encoders:
         """The encoders the weights need; any other is refused by name.
 
         Args:
-            encoder: None, "tiny", "clip", or the directory of a CLIP checkpoint.
-            device: where CLIP runs.
+            named: "tiny", "clip", or where an encoder lies on disk; none: as the weights say.
+            device: where they run.
         """
-        directory = None if encoder is None else self._directory(encoder)
-        frames, text = create_encoders(self.contract, directory=directory, device=str(device))
+        sources = [Path(one) for one in named if not self._is_needed(str(one))]
+        frames, text = create_encoders(self.contract, sources=sources, device=str(device))
         self.contract.require(contract_of(frames, text, tef=self.contract.tef))
         return frames, text
 
-    def _directory(self, encoder: str | Path) -> Path | None:
-        """The directory that `encoder` means, after making sure that it means what the weights need."""
-        needed = self.contract.video[0].encoder
+    def _is_needed(self, name: str) -> bool:
+        """Whether it is the name of an encoder that the weights need, and not a path."""
         families = {"tiny": (TINY_PREFIX,), "clip": CLIP_PREFIXES}
-        named = families.get(str(encoder))
-        if named is None and not Path(encoder).is_dir():
-            raise FeatureError(
-                f"no encoder {str(encoder)!r}; there are tiny, clip, and directories of CLIP checkpoints"
-            )
-        if not needed.startswith(named) if named else needed.startswith(TINY_PREFIX):
+        if name not in families:
+            if not Path(name).exists():
+                raise FeatureError(
+                    f"no encoder {name!r}; there are tiny, clip, directories of checkpoints, and the files "
+                    "of slowfast and glove"
+                )
+            return False
+        needed = [stream.encoder for stream in (*self.contract.video, self.contract.text)]
+        if not any(encoder.startswith(families[name]) for encoder in needed):
             raise FeatureMismatchError(
-                f"{self.where} needs features of {needed!r}, which encoder {str(encoder)!r} does not give; "
+                f"{self.where} needs features of {needed[0]!r}, which encoder {name!r} does not give; "
                 f"leave the encoder out, or use weights that were trained with it"
             )
-        return None if named else Path(encoder)
+        return True
 
     def build_model(self, device: torch.device) -> GroundingModel:
         """The model with these weights, in evaluation mode.
@@ -79,17 +83,7 @@ class GrounderWeights:
         """
         with torch.random.fork_rng(devices=[]):  # drawing weights that are overwritten must leave no trace
             model = build_model(self.card.model, self.card.options, self.where)
-        wanted, got = model.state_dict(), self.tensors
-        for name in sorted(wanted.keys() ^ got.keys()):
-            fault = "lacks the tensor" if name in wanted else "holds an unknown tensor"
-            raise WeightsError(f"{self.where} {fault} {name}; it does not fit {self.card.model}")
-        for name, tensor in got.items():
-            if tensor.shape != wanted[name].shape:
-                raise WeightsError(
-                    f"{self.where}: tensor {name} has shape {tuple(tensor.shape)}, its options make "
-                    f"{tuple(wanted[name].shape)}"
-                )
-        model.load_state_dict(got)
+        fill(model, self.tensors, self.where)
         return cast(GroundingModel, _frozen(model).to(device))
 
 
@@ -129,6 +123,20 @@ def read_grounder_weights(name_or_path: str | Path) -> GrounderWeights:
     return GrounderWeights(
         name=name or card.model, where=where, card=card, contract=card.features, tensors=tensors
     )
+
+
+def own_file(name_or_path: str | Path) -> Path:
+    """The weights file that a path means, to be written to.
+
+    Raises:
+        WeightsError: a bundled name or hub id, whose file is shared; or nothing there.
+    """
+    name, path = _locate(name_or_path)
+    if name:
+        raise WeightsError(
+            f"{name} is no file of yours and stays as it is; name a run directory or a .safetensors file"
+        )
+    return path
 
 
 def _locate(name_or_path: str | Path) -> tuple[str, Path]:

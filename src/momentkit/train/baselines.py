@@ -102,6 +102,36 @@ def other_video(queries: Sequence[Query], seed: int) -> NDArray[np.int64]:
     return partner
 
 
+def other_sentence(queries: Sequence[Query], videos: Sequence[str], seed: int) -> NDArray[np.int64]:
+    """For each query the position of a random query of another video, of its domain, in other words.
+
+    A sentence that is also said about the query's own video, word for word, is not taken: it is true there.
+
+    Args:
+        queries: all of them.
+        videos: the video of each; equal names are the same video.
+        seed: decides which.
+
+    Raises:
+        DataError: a video for which there is no such sentence.
+    """
+    said = [" ".join(query.text.lower().split()) for query in queries]
+    own: dict[str, set[str]] = {}
+    for video, text in zip(videos, said, strict=True):
+        own.setdefault(video, set()).add(text)
+    domains: dict[str, list[int]] = {}
+    for index, query in enumerate(queries):
+        domains.setdefault(query.domain, []).append(index)
+    generator, chosen = np.random.default_rng(seed), []
+    for query, video in zip(queries, videos, strict=True):
+        same = domains[query.domain]
+        tried = generator.choice(same, 32)  # enough nearly always; all are looked through only where not
+        chosen.append(next((int(i) for i in (*tried, *same) if said[i] not in own[video]), -1))
+        if chosen[-1] < 0:
+            raise DataError(f"no query of another video asks anything that is not also asked about {video}")
+    return np.array(chosen, np.int64)
+
+
 class OtherText:
     """The same samples, each with the words of a query of another video.
 
@@ -109,10 +139,19 @@ class OtherText:
         source: the samples.
         queries: of the source.
         seed: which other query.
+        videos: of each query; equal names are the same video; by default their `vid`.
     """
 
-    def __init__(self, source: SampleSource, queries: Sequence[Query], seed: int = 0) -> None:
-        self._source, self.queries, self._partner = source, list(queries), other_video(queries, seed)
+    def __init__(
+        self,
+        source: SampleSource,
+        queries: Sequence[Query],
+        seed: int = 0,
+        videos: Sequence[str] | None = None,
+    ) -> None:
+        self._source, self.queries = source, list(queries)
+        names = [query.vid for query in queries] if videos is None else videos
+        self._partner = other_sentence(queries, names, seed)
 
     def __len__(self) -> int:
         return len(self._source)

@@ -1,7 +1,7 @@
-"""How the bundled weights are made: `python -m momentkit.train.bundle`, after the tiny encoders are trained.
+"""How a bundled head is made, after the tiny encoders: `python -m momentkit.train.bundle --model NAME`.
 
-Writes features of films, trains the head on them, calibrates "is it in this film at all", measures both on
-unseen films through the pixel path, and writes one file of half precision with its card.
+Writes features of films once for all heads, trains the head on them, calibrates "is it in this film at all",
+measures both on unseen films through the pixel path, and writes one file of half precision with its card.
 """
 
 import argparse
@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import cast
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -23,7 +22,7 @@ from momentkit.predict.weights import read_grounder_weights
 from momentkit.train.baselines import fit_location_prior
 from momentkit.train.evaluate import answer
 from momentkit.train.films import WAYS, ask_films
-from momentkit.train.presence import fit_presence
+from momentkit.train.presence import evidence, fit_presence
 from momentkit.train.run import run_training
 from momentkit.train.run_config import RunConfig, read_run_config
 
@@ -35,17 +34,18 @@ def bundle(config: Path, work: Path, output: Path, *, films: int, test_films: in
 
     Args:
         config: run configuration of the head.
-        work: folder for features and the run.
+        work: folder for features, which all heads share, and for runs, one folder a model.
         output: weights to write.
         films: training films.
         test_films: unseen films for the figures.
     """
-    data, run_folder = work / "films", work / "head"
+    data = work / "films"
     if not (data / "data.toml").exists():
         options = SetOptions(films=(("train", films), ("val", max(50, films // 10))), features="direct")
         frames, text = TinyFrameEncoder.bundled(), TinyTextEncoder.bundled()
         synthesize(data, options, frame_encoder=frames, text_encoder=text)
     run = read_run_config(config, root=str(data))
+    run_folder = work / run.model["name"]
     if not (run_folder / "best.safetensors").exists():
         run_training(run, run_folder, resume=run_folder.exists())
     card, tensors = read_weights(run_folder / "best.safetensors")
@@ -63,7 +63,7 @@ def bundle(config: Path, work: Path, output: Path, *, films: int, test_films: in
         load(output),
         [film_of("val", number, UNSEEN_SEED) for number in range(test_films)],
         fit_location_prior(read_annotations(data / "annotations" / "train.jsonl")),
-        work,
+        run_folder,
         lambda done: print(f"{done} films asked", file=sys.stderr) if done % 10 == 0 else None,
     )
     figures = asked.figures()
@@ -79,25 +79,27 @@ def bundle(config: Path, work: Path, output: Path, *, films: int, test_films: in
 def _presence(run_folder: Path, data: Path, run: RunConfig) -> Presence:
     """Calibrated on the validation films, whose negatives are near misses."""
     model = cast(nn.Module, read_grounder_weights(run_folder).build_model(torch.device("cpu")))
-    best = []
+    asked = []  # what occurs, then what does not
     for split in ("val", str(data / "annotations" / "val_negatives.jsonl")):
-        rows = answer(model, GroundingDataset(run.data, split), run.predict, batch_size=100)
-        best.append(np.array([row["pred_relevant_windows"][0][2] for row in rows]))
-    return fit_presence(best[0], best[1], "validation films of the synthetic world, near-miss sentences")
+        asked.append(evidence(answer(model, GroundingDataset(run.data, split), run.predict, batch_size=100)))
+    return fit_presence(asked[0], asked[1], "validation films of the synthetic world, near-miss sentences")
 
 
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("configs/flashvtg_synthetic_tiny.toml"))
-    parser.add_argument("--work", type=Path, default=Path("runs/bundle"))
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("src/momentkit/assets/flashvtg.safetensors")
+        "--model", default="flashvtg", help="flashvtg, ld_detr, momentdiff, diffusion_vmr, ..."
     )
+    parser.add_argument("--config", type=Path, help="by default configs/MODEL_synthetic_tiny.toml")
+    parser.add_argument("--work", type=Path, default=Path("runs/bundle"))
+    parser.add_argument("-o", "--output", type=Path, help="by default src/momentkit/assets/MODEL.safetensors")
     parser.add_argument("--films", type=int, default=4000)
     parser.add_argument("--test-films", type=int, default=100)
     options = parser.parse_args()
-    bundle(options.config, options.work, options.output, films=options.films, test_films=options.test_films)
+    config = options.config or Path(f"configs/{options.model}_synthetic_tiny.toml")
+    output = options.output or Path(f"src/momentkit/assets/{options.model}.safetensors")
+    bundle(config, options.work, output, films=options.films, test_films=options.test_films)
 
 
 if __name__ == "__main__":

@@ -62,11 +62,16 @@ def bars(title: str, groups: Sequence[tuple[str, Sequence[float | None]]], serie
     return _svg(width, height, title, parts)
 
 
-def reliability(curve: Calibration) -> str:
-    """Share of right answers over confidence; below, how many answers each bin has."""
+def reliability(curve: Calibration, title: str = "") -> str:
+    """Share of right answers over confidence; below, how many answers each bin has.
+
+    Args:
+        curve: what is drawn.
+        title: above it; by default from which overlap on an answer is right.
+    """
     left, top, side, strip = 40, 44, 260, 46
     width, height = left + side + 20, top + side + strip + 44
-    title = f"Right from an overlap of {curve.threshold}"
+    title = title or f"Right from an overlap of {curve.threshold}"
     most = max(part.answers for part in curve.bins)
     floor = top + side
     parts = [

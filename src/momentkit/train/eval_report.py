@@ -11,8 +11,9 @@ from momentkit.core.files import atomic_write
 from momentkit.train.by_query import Details
 from momentkit.train.charts import bars, reliability
 from momentkit.train.compare import MODEL, PRIOR, Comparison
+from momentkit.train.presence import PresenceReport
 
-SHOWN = ("R1@0.3", "R1@0.5", "R1@0.7", "mIoU", "mAP")
+SHOWN = ("R1@0.3", "R1@0.5", "R1@0.7", "R5@0.5", "R5@0.7", "mIoU", "mAP")
 STYLE = """
 :root { --ink: #1b2430; --muted: #56606e; --line: #dfe4ea;
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial, sans-serif;
@@ -54,6 +55,8 @@ def to_html(comparison: Comparison, title: str) -> str:
             _calibration(comparison.details),
             _misses(comparison.details),
         ]
+    if comparison.presence:
+        sections.append(_presence(comparison.presence))
     policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -136,6 +139,32 @@ def _calibration(details: Details) -> str:
         "right. The error is the mean distance from the line (expected calibration error, ten bins), weighed "
         "by the answers in each bin, which the strip below counts.</p>"
         f"<div class=charts>{charts}</div>"
+    )
+
+
+def _presence(report: PresenceReport) -> str:
+    scores = report.scores
+    head = ["", "AUROC", "Rej-F1", "precision", "recall", "calibration error", "perfect calibration"]
+    shares = (
+        scores.auroc,
+        scores.rejection_f1,
+        scores.rejection_precision,
+        scores.rejection_recall,
+        scores.curve.error,
+        scores.chance_error,
+    )
+    rows = [
+        (["model", *(f"{100 * share:.1f}" for share in shares)], "own"),
+        (["rejects everything", "50.0", "66.7", "50.0", "100.0", "-", "-"], ""),
+    ]
+    return (
+        f"<h2>Not in this video</h2><p>{escape(report.presence.fitted_on)}, {report.videos} videos. The "
+        "probability that a sentence occurs is calibrated on one half of the videos and judged on the other, "
+        "both ways; below one half it is rejected. Both kinds weigh alike. The calibration error is that of "
+        "15 bins of equal weight; with so many queries probabilities that are exactly right would show that "
+        "of the last column.</p>"
+        f"{_table(head, rows)}"
+        f"<div class=charts>{reliability(scores.curve, 'Probability that it occurs')}</div>"
     )
 
 

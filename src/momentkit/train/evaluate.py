@@ -26,6 +26,7 @@ from momentkit.data.sampler import batches
 from momentkit.metrics.highlights import domain_figure, tvsum_ap, youtube_ap
 from momentkit.metrics.submission import score_moment_rows
 from momentkit.predict.decode import PostProcess, decode
+from momentkit.train.printed import printed_figures
 
 PROTOCOL = "cgdetr"  # R1@0.3, 0.5, 0.7, mAP, mIoU, lengths; as CG-DETR, LD-DETR and FlashVTG report
 HIGHLIGHT_CLIP_S = 2.0  # the highlight evaluator of QVHighlights knows no other clip length
@@ -151,7 +152,7 @@ def answer(
 def _answer_batch(
     model: nn.Module, source: QuerySource, indices: NDArray[np.int64], seed: int, post: PostProcess
 ) -> dict[int, Row]:
-    device = next(model.parameters()).device
+    device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))  # zeroshot has none
     samples = [source.sample(int(index), 0) for index in indices]
     generator = torch.Generator(device).manual_seed(seed)
     prediction = model(collate(samples, with_targets=False).to(device), generator=generator)
@@ -233,7 +234,8 @@ def figures(rows: Sequence[Row], queries: Sequence[Query], data: DataConfig) -> 
         if name.endswith(".mr_ap") and np.isnan(array).all()
     }
     brief = {name: value for name, value in scores.figures["brief"].items() if name not in empty}
-    return {name: value for name, value in brief.items() if value is not None}, unlabelled
+    measured = {name: value for name, value in brief.items() if value is not None}
+    return measured | printed_figures(pairs, data), unlabelled
 
 
 def _truth_row(query: Query, number: int) -> Row:

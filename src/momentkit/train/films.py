@@ -18,12 +18,12 @@ from momentkit.data.synthetic.film import write_film
 from momentkit.data.synthetic.questions import CLIP_LENGTH_S, absent, questions
 from momentkit.data.synthetic.world import Film
 from momentkit.features.extract import finish_rows
+from momentkit.metrics.presence import auroc
 from momentkit.metrics.submission import score_moment_rows
 from momentkit.predict.encoded import EncodedVideo
 from momentkit.predict.grounder import Grounder
 from momentkit.predict.result import Result
 from momentkit.train.baselines import prior_rows
-from momentkit.train.presence import auroc
 
 WAYS = ("film", "features", "film, another film's sentences", "location prior")
 SHOWN = ("MR-full-R1@0.5", "MR-full-R1@0.7", "MR-full-mIoU", "MR-full-mAP")
@@ -31,7 +31,7 @@ SHOWN = ("MR-full-R1@0.5", "MR-full-R1@0.7", "MR-full-mIoU", "MR-full-mAP")
 
 @dataclass
 class Asked:
-    """Answers so far: rows by way, the truth, and best scores of what is there and what is not."""
+    """Answers so far: rows by way, the truth, how probable what is there and what is missing was called."""
 
     truth: list[dict[str, Any]] = field(default_factory=list)
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {way: [] for way in WAYS})
@@ -91,9 +91,9 @@ def ask_films(
             }
             for query in queries
         ]
-        asked.there += [_best(result) for result in answers[WAYS[0]]]
+        asked.there += [_occurs(result) for result in answers[WAYS[0]]]
         if missing:
-            asked.missing += [_best(r) for r in grounder.find(video, [q.text for q in missing])]
+            asked.missing += [_occurs(r) for r in grounder.find(video, [q.text for q in missing])]
         foreign = texts
         progress(number + 1)
     return asked
@@ -120,5 +120,8 @@ def _row(result: Result, number: int) -> dict[str, Any]:
     return {"qid": number, "pred_relevant_windows": windows or [[0.0, 0.0, 0.0]]}
 
 
-def _best(result: Result) -> float:
+def _occurs(result: Result) -> float:
+    """The calibrated probability; of weights that have none the best score."""
+    if result.not_found_probability is not None:
+        return 1 - result.not_found_probability
     return result.moments[0].score if result.moments else 0.0
