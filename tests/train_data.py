@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+from typer.testing import CliRunner
+
+from momentkit.cli.main import app
 
 CHANNELS = 8
 CONFIG = """
@@ -49,6 +52,22 @@ select_by = ["MR-full-R1@0.5", "MR-full-R1@0.7"]
 step_s = 1.0
 """
 
+# In place of CONFIG's [model].
+DIFFUSION = """
+[model]
+name = "diffusion_vmr"
+hidden = 16
+heads = 2
+feed_forward = 16
+encoder_layers = 1
+decoder_layers = 1
+bins = 4
+dynamic_width = 4
+proposals = 3
+steps = 2
+
+"""
+
 
 def write_data(root: Path, train: int = 28, val: int = 13) -> None:
     """Two queries a video; videos of 8 to 14 s."""
@@ -80,3 +99,14 @@ def write_config(path: Path, root: Path, more: str = "") -> Path:
     """A configuration of the smallest FlashVTG on that data."""
     path.write_text(CONFIG.format(root=root, more=more))
     return path
+
+
+def train_two_seeds(folder: Path) -> list[Path]:
+    """Finished runs of seeds 0 and 1 on the same data, all under `folder`."""
+    write_data(folder / "data")
+    config = write_config(folder / "c.toml", folder / "data")
+    runs = [folder / f"run{seed}" for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        said = CliRunner().invoke(app, ["train", str(config), "-o", str(run), "--seed", str(seed)])
+        assert said.exit_code == 0, said.output
+    return runs

@@ -18,6 +18,7 @@ from video_figures import (
     fresh_worker,
     recovery,
     side_by_side,
+    standing_in,
     the_worker,
 )
 from video_verdicts import reason_of
@@ -167,16 +168,7 @@ def test_what_the_child_says_is_believed_only_where_it_can_be_true(tmp_path, mon
     monkeypatch.setattr(
         process,
         "PROGRAM",
-        f"""
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from momentkit.video import worker
-def lie(link, path, limits, request):
-    link._channel.sendall(open({str(lies)!r}, 'rb').read() + b'\\n')
-    return {{}}
-worker.TASKS["frames"] = lie
-worker.main(int(sys.argv[2]), int(sys.argv[3]))
-""",
+        standing_in(f"link._channel.sendall(open({str(lies)!r}, 'rb').read() + b'\\n')"),
     )
     fresh_worker()
     for name, text in LIES.items():
@@ -192,14 +184,7 @@ def test_a_decoder_that_never_returns_is_ended_without_a_deadline(tmp_path, monk
     monkeypatch.setattr(
         process,
         "PROGRAM",
-        """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from momentkit.video import worker
-worker.STALL_S = 1
-worker.TASKS["frames"] = lambda *_: sum(range(10**12))  # one call, in C
-worker.main(int(sys.argv[2]), int(sys.argv[3]))
-""",
+        standing_in("sum(range(10**12))  # one call, in C", before="worker.STALL_S = 1"),
     )
     fresh_worker()
     with open_video(path, VideoLimits(threads=1)) as reader, pytest.raises(VideoError) as caught:
@@ -212,18 +197,11 @@ def test_a_film_that_takes_long_is_not_stuck(tmp_path, monkeypatch):
     monkeypatch.setattr(
         process,
         "PROGRAM",
-        """
-import json, sys, time
-sys.path[:] = json.loads(sys.argv[1])
-from momentkit.video import worker
-worker.STALL_S = 1
-def busy(*_):
-    while time.process_time() < 2.6:
-        pass
-    return {"complete": True, "origin": "stamped", "first_stamp_s": 0.0}
-worker.TASKS["frames"] = busy
-worker.main(int(sys.argv[2]), int(sys.argv[3]))
-""",
+        standing_in(
+            "while time.process_time() < 2.6:\n    pass\n"
+            'return {"complete": True, "origin": "stamped", "first_stamp_s": 0.0}',
+            before="worker.STALL_S = 1",
+        ),
     )
     fresh_worker()
     with open_video(path, VideoLimits(threads=1)) as reader:

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import struct
+import textwrap
 import threading
 import time
 import zlib
@@ -381,9 +382,9 @@ def recovery(folder):
     plain = process.PROGRAM
     broken = {
         "killed": None,
-        "memory": _STANDING_IN.format("bytearray(8 << 30)"),
-        "garbage": _STANDING_IN.format("link._channel.sendall(bytes(range(256)) * 5000)"),
-        "crash": _STANDING_IN.format("os.abort()"),
+        "memory": standing_in("bytearray(8 << 30)"),
+        "garbage": standing_in("link._channel.sendall(bytes(range(256)) * 5000)"),
+        "crash": standing_in("os.abort()"),
     }
     reasons, slowest_s = {}, 0.0
     for name, program in broken.items():
@@ -407,13 +408,20 @@ def recovery(folder):
     return {"reasons": reasons, "slowest recovery s": round(slowest_s, 2)}
 
 
-# A worker whose reading of frames is replaced by one line.
-_STANDING_IN = """
-import json, os, sys
+def standing_in(lines, before=""):
+    """The program of a worker whose reading of frames is replaced.
+
+    Args:
+        lines: what it does in place; they see `link`, and may return an answer.
+        before: what is said of `worker` first.
+    """
+    return f"""
+import json, os, sys, time
 sys.path[:] = json.loads(sys.argv[1])
 from momentkit.video import worker
+{before}
 def stand_in(link, path, limits, request):
-    {}
+{textwrap.indent(lines, "    ")}
     return {{}}
 worker.TASKS["frames"] = stand_in
 worker.main(int(sys.argv[2]), int(sys.argv[3]))

@@ -4,10 +4,9 @@ import json
 import subprocess
 import sys
 
-import av
-import numpy as np
 import pytest
 
+from grey_film import write_grey_film
 from momentkit.cli.main import main
 from momentkit.core.errors import WeightsError
 from momentkit.core.types import Moment
@@ -55,15 +54,7 @@ class Grounder:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory):
-    path = tmp_path_factory.mktemp("film") / "park.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=5)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for level in range(15):
-            picture = np.full((48, 64, 3), 10 * level, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+    return write_grey_film(tmp_path_factory.mktemp("film") / "park.mp4", frames=15, step=10)
 
 
 @pytest.fixture

@@ -14,28 +14,13 @@ from momentkit.data.options import DataConfig, StreamConfig
 from momentkit.models.registry import create_model
 from momentkit.predict.decode import PostProcess
 from momentkit.train.evaluate import answer, evaluate, evaluate_repeatedly
-from train_data import write_config, write_data
+from train_data import DIFFUSION, write_config, write_data
 from train_toy import ToyModel, ToySource
 
 STREAM = StreamConfig(folder="f", encoder="toy", layer="last", dim=4)
 DATA = DataConfig(
     root=".", layout="charades", train="t", val="v", video=(STREAM,), text=STREAM, clip_length_s=1.0, tef=True
 )  # fmt: skip
-DIFFUSION = """
-[model]
-name = "diffusion_vmr"
-hidden = 16
-heads = 2
-feed_forward = 16
-encoder_layers = 1
-decoder_layers = 1
-bins = 4
-dynamic_width = 4
-proposals = 3
-steps = 2
-
-"""
-
 SMALL: dict[str, dict[str, object]] = {
     "diffusion_vmr": {"hidden": 16, "heads": 2, "feed_forward": 16, "bins": 4, "proposals": 3, "steps": 2},
     "map_diffusion": {"hidden": 16, "text_hidden": 8, "columns": 8, "scales": 1, "kernel": 3, "width": 16}

@@ -18,7 +18,7 @@ from momentkit.train.compare import MODEL, PRIOR, Comparison, compare
 from momentkit.train.eval_report import to_html
 from momentkit.train.evaluate import figures
 from momentkit.train.paired import paired
-from train_data import write_config, write_data
+from train_data import train_two_seeds
 
 STREAM = StreamConfig(folder="f", encoder="toy", layer="last", dim=4)
 DATA = DataConfig(
@@ -30,14 +30,7 @@ LINES = ["model", "location prior", "another query's text", "another video's fra
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two finished runs on the same data."""
-    folder = tmp_path_factory.mktemp("runs")
-    write_data(folder / "data")
-    config = write_config(folder / "c.toml", folder / "data")
-    runs = [folder / f"run{seed}" for seed in (0, 1)]
-    for seed, run in enumerate(runs):
-        said = CliRunner().invoke(app, ["train", str(config), "-o", str(run), "--seed", str(seed)])
-        assert said.exit_code == 0, said.output
-    return runs
+    return train_two_seeds(tmp_path_factory.mktemp("runs"))
 
 
 def answers(count: int, seed: int) -> tuple[list[dict], list[Query]]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-import av
 import numpy as np
 import pytest
 import torch
 
+from grey_film import write_grey_film
 from momentkit.cli.main import main
 from momentkit.core.types import VideoFeatures
 from momentkit.core.weights import WeightsCard, save_weights
@@ -189,15 +189,7 @@ def run(monkeypatch, capsys):
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("film") / "park.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=5)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for level in range(40):
-            picture = np.full((48, 64, 3), 5 * level, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+    return write_grey_film(tmp_path_factory.mktemp("film") / "park.mp4", frames=40, step=5)
 
 
 def test_the_command_traces_as_many_steps_and_proposals_as_asked(run, film, saved, tmp_path) -> None:

@@ -26,7 +26,7 @@ from momentkit.train.published import (
     split_of,
 )
 from momentkit.train.run_config import read_run_config
-from train_data import write_config, write_data
+from train_data import train_two_seeds, write_config, write_data
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ROWS = read_published()
@@ -116,13 +116,7 @@ def test_figures_are_found_under_our_names() -> None:
 @pytest.fixture
 def trained(tmp_path: Path) -> list[Path]:
     """Two seeds of a small run."""
-    write_data(tmp_path / "data")
-    config = write_config(tmp_path / "c.toml", tmp_path / "data")
-    folders = [tmp_path / f"run{seed}" for seed in (0, 1)]
-    for seed, folder in enumerate(folders):
-        said = CliRunner().invoke(app, ["train", str(config), "-o", str(folder), "--seed", str(seed)])
-        assert said.exit_code == 0, said.output
-    return folders
+    return train_two_seeds(tmp_path)
 
 
 def test_runs_of_a_row_stand_together_beside_the_paper(

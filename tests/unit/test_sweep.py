@@ -12,7 +12,7 @@ from momentkit.cli.main import app
 from momentkit.core.errors import ConfigError, TrainingError
 from momentkit.core.weights import read_weights
 from momentkit.train.sweep import read_sweep, run_sweep, runs_of, table_of
-from train_data import write_config, write_data
+from train_data import DIFFUSION, write_config, write_data
 
 SWEEP = """
 title = "dummies"
@@ -85,20 +85,6 @@ def test_a_wrong_sweep_is_refused(sweep_file: Path, old: str, new: str, message:
         read_sweep(sweep_file)
 
 
-DIFFUSION = """
-[model]
-name = "diffusion_vmr"
-hidden = 16
-heads = 2
-feed_forward = 16
-encoder_layers = 1
-decoder_layers = 1
-bins = 4
-dynamic_width = 4
-proposals = 3
-steps = 2
-
-"""
 REUSE = """
 title = "steps"
 config = "{config}"

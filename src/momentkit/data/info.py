@@ -89,7 +89,15 @@ def feature_figures(folder: Path) -> Figures:
 
 
 def data_section(
-    root: Path, train: Path, val: Path, video: StreamContract, text: StreamContract, clip_length_s: float
+    root: Path,
+    train: Path,
+    val: Path,
+    video: StreamContract,
+    text: StreamContract,
+    clip_length_s: float,
+    *,
+    layout: str = "own",
+    features: str = "",
 ) -> str:
     """The [data] section of a folder with features in `video/` and `text/`.
 
@@ -98,17 +106,19 @@ def data_section(
         train, val: annotation files, inside it or elsewhere.
         video, text: what the features are.
         clip_length_s: seconds a clip covers.
+        layout: of the annotations.
+        features: the folder inside `root` that holds both, with its slash; "" = `root` itself.
     """
     names = (os.path.relpath(file, root) for file in (train, val))
     lines = [
         "[data]",
         f"root = {json.dumps(str(root))}",
-        'layout = "own"',
+        f'layout = "{layout}"',
         *(f"{key} = {json.dumps(name)}" for key, name in zip(("train", "val"), names, strict=True)),
         f"clip_length_s = {clip_length_s}",
     ]
     for table, folder, stream in (("[[data.video]]", "video", video), ("[data.text]", "text", text)):
-        lines += ["", table, f'folder = "{folder}"']
+        lines += ["", table, f'folder = "{features}{folder}"']
         lines += [f"{name} = {json.dumps(value)}" for name, value in stream.model_dump().items()]
     return "\n".join(lines) + "\n"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from momentkit.core.errors import FeatureError, MissingExtraError
+from momentkit.core.errors import FeatureError, MissingExtraError, QueryError
 from momentkit.core.files import read_bytes, sha256
 
 _MAX_JSON_BYTES = 64 * 1024**2
@@ -38,6 +38,29 @@ class Checkpoint:
     settings: dict[str, Any]
     name: str
     revision: str
+
+
+def word_pieces(tokenizer: Any, sentence: str, places: int, encoder: str) -> list[int]:
+    """A sentence's tokens, start and end included.
+
+    Args:
+        tokenizer: of a checkpoint; adds the start and the end token.
+        sentence: any.
+        places: tokens that the encoder has positions for.
+        encoder: its name, for the message.
+
+    Raises:
+        QueryError: it is empty, or of more tokens than `places`.
+    """
+    if not sentence.strip():
+        raise QueryError("the sentence is empty; say what to look for")
+    tokens: list[int] = tokenizer(sentence)["input_ids"]
+    if len(tokens) > places:
+        raise QueryError(
+            f"the sentence has {len(tokens) - 2} word pieces, the encoder {encoder} takes {places - 2}; "
+            f"say it shorter: {sentence[:60]!r}"
+        )
+    return tokens
 
 
 def transformers_for(family: str) -> ModuleType:

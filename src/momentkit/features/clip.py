@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from momentkit.core.contract import StreamContract
-from momentkit.core.errors import FeatureError, QueryError
+from momentkit.core.errors import FeatureError
 from momentkit.core.types import TextFeatures
-from momentkit.features.checkpoint import load_checkpoint, transformers_for
+from momentkit.features.checkpoint import load_checkpoint, transformers_for, word_pieces
 from momentkit.features.pictures import Preprocess, preprocess_of
 
 DEFAULT_CLIP = "openai/clip-vit-base-patch32"
@@ -104,14 +104,7 @@ class ClipTextEncoder:
         return states[0].float().cpu().numpy()
 
     def _tokens(self, sentence: str) -> dict[str, torch.Tensor]:
-        if not sentence.strip():
-            raise QueryError("the sentence is empty; say what to look for")
-        tokens = self._tokenizer(sentence)["input_ids"]
-        if len(tokens) > self._max_tokens:
-            raise QueryError(
-                f"the sentence has {len(tokens) - 2} word pieces, the encoder {self.contract.encoder} takes "
-                f"{self._max_tokens - 2}; say it shorter: {sentence[:60]!r}"
-            )
+        tokens = word_pieces(self._tokenizer, sentence, self._max_tokens, self.contract.encoder)
         ids_BL = torch.tensor([tokens], device=self._model.device)
         return {"input_ids": ids_BL, "attention_mask": torch.ones_like(ids_BL)}
 

@@ -1,7 +1,7 @@
 """Which encoder a feature contract or a command line asks for."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -62,13 +62,7 @@ def load_encoders(name: str | Path, options: EncoderOptions) -> EncoderSet:
     """
     asked = _ALIASES.get(str(name), str(name))
     if asked not in ENCODERS and options.source is None:
-        options = EncoderOptions(
-            source=name,
-            name=options.name,
-            revision=options.revision,
-            clip_length_s=options.clip_length_s,
-            device=options.device,
-        )
+        options = replace(options, source=name)
         asked = family_of(str(name), Path(name))
     if asked not in ENCODERS:
         raise FeatureError(

@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from momentkit.core.contract import StreamContract
-from momentkit.core.errors import QueryError
 from momentkit.core.types import TextFeatures
-from momentkit.features.checkpoint import load_checkpoint, transformers_for
+from momentkit.features.checkpoint import load_checkpoint, transformers_for, word_pieces
 
 DEFAULT_MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -58,14 +57,7 @@ class MiniLmTextEncoder:
 
     @torch.no_grad()
     def _states(self, sentence: str) -> NDArray[np.float32]:
-        if not sentence.strip():
-            raise QueryError("the sentence is empty; say what to look for")
-        tokens = self._tokenizer(sentence)["input_ids"]
-        if len(tokens) > self._places:
-            raise QueryError(
-                f"the sentence has {len(tokens) - 2} word pieces, the encoder {self.contract.encoder} takes "
-                f"{self._places - 2}; say it shorter: {sentence[:60]!r}"
-            )
+        tokens = word_pieces(self._tokenizer, sentence, self._places, self.contract.encoder)
         ids_BL = torch.tensor([tokens], device=self._model.device)
         states = self._model(input_ids=ids_BL, attention_mask=torch.ones_like(ids_BL)).last_hidden_state
         return states[0].float().cpu().numpy()

@@ -12,6 +12,7 @@ Source   detr_family.md 3, 4, 9; plug-ins: LD-DETR
 Shapes   B videos  T clips  L words  M of the memory  D, E input widths  d hidden  Q queries  N decoder layers
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import inf
 from typing import ClassVar, Generic, Literal, NamedTuple, TypeVar
@@ -141,7 +142,7 @@ A = TypeVar("A", bound=AnchorConfig)
 S = TypeVar("S", bound=FamilyStages)
 
 
-class FamilyModel(nn.Module, Generic[C, S]):
+class FamilyModel(nn.Module, ABC, Generic[C, S]):
     """What the networks have in common. A model gives `stages` and `terms`.
 
     Args:
@@ -179,13 +180,13 @@ class FamilyModel(nn.Module, Generic[C, S]):
         terms = self.terms(stages, batch, batch.targets, epoch)
         return self.weighed(terms | self.plug_in_terms(stages, batch, epoch))
 
+    @abstractmethod
     def stages(self, batch: Batch) -> S:
         """The whole network; see the picture at the top of the model's file."""
-        raise NotImplementedError
 
+    @abstractmethod
     def terms(self, stages: S, batch: Batch, targets: Targets, epoch: float) -> dict[str, Tensor]:
         """The losses of a model, unweighed."""
-        raise NotImplementedError
 
     def weights(self) -> dict[str, float]:
         """Of the terms that all models have; a model adds those of its own."""

@@ -117,7 +117,7 @@ def post_process(windows_N3: torch.Tensor, duration_s: float, post: PostProcess)
     """Clamp, print to 4 decimals, round to the grid, suppress: the published order."""
     if post.clamp:
         windows_N3 = torch.cat([windows_N3[:, :2].clamp(0, duration_s), windows_N3[:, 2:]], 1)
-    windows_N3 = torch.from_numpy(np.round(windows_N3.double().numpy(), 4)).float()
+    windows_N3 = _four_decimals(windows_N3)
     windows_N3 = clip_and_round(windows_N3, post.maximum_s or None, post.step_s or None)
     if post.nms == "expected":
         chosen_N3 = expected_order(
@@ -129,7 +129,7 @@ def post_process(windows_N3: torch.Tensor, duration_s: float, post: PostProcess)
             location_M2=duration_s * torch.tensor(post.location).reshape(-1, 2),
             location_share=post.location_share,
         )
-        return torch.from_numpy(np.round(chosen_N3.double().numpy(), 4)).float()
+        return _four_decimals(chosen_N3)
     if post.nms == "greedy":
         return greedy_nms(windows_N3, post.nms_threshold, post.keep)
     if post.nms == "temporal":
@@ -137,3 +137,8 @@ def post_process(windows_N3: torch.Tensor, duration_s: float, post: PostProcess)
     if post.nms != "none":
         return decay_nms(windows_N3, post.nms_threshold, post.nms)
     return windows_N3
+
+
+def _four_decimals(windows_N3: torch.Tensor) -> torch.Tensor:
+    """As the published programs print them."""
+    return torch.from_numpy(np.round(windows_N3.double().numpy(), 4)).float()

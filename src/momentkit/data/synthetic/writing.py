@@ -17,9 +17,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from momentkit.core.contract import StreamContract
 from momentkit.core.errors import ConfigError
 from momentkit.core.files import atomic_write
+from momentkit.data.info import data_section
 from momentkit.data.synthetic.descriptor import clip_count, direct_features
 from momentkit.data.synthetic.draw import Renderer
 from momentkit.data.synthetic.film import write_film
@@ -135,7 +135,12 @@ def synthesize(
         for name, kept in ((split, lines["queries"]), (f"{split}_negatives", lines["negatives"])):
             atomic_write(root / "annotations" / f"{name}.jsonl", "".join(f"{line}\n" for line in kept))
     if frame_encoder is not None and text_encoder is not None and options.features != "none":
-        atomic_write(root / "data.toml", _data_section(root, frame_encoder.contract, text_encoder.contract))
+        train, val = (root / "annotations" / f"{split}.jsonl" for split in ("train", "val"))
+        contracts = frame_encoder.contract, text_encoder.contract
+        section = data_section(
+            root, train, val, *contracts, CLIP_LENGTH_S, layout="qvhighlights", features="features/"
+        )
+        atomic_write(root / "data.toml", section)
     return SetReport(**counts)
 
 
@@ -175,18 +180,3 @@ def encoded_features(film: Film, encoder: FrameEncoder) -> NDArray[np.float32]:
     starts_s = np.arange(clip_count(film, CLIP_LENGTH_S), dtype=np.float64) * CLIP_LENGTH_S
     times_s = starts_s[:, None] + np.array(encoder.frame_offsets_s)
     return encoder.encode_frames(list(Renderer(film, *encoder.frame_size).frames(times_s.ravel())))
-
-
-def _data_section(root: Path, video: StreamContract, text: StreamContract) -> str:
-    lines = [
-        "[data]",
-        f"root = {json.dumps(str(root))}",
-        'layout = "qvhighlights"',
-        'train = "annotations/train.jsonl"',
-        'val = "annotations/val.jsonl"',
-        f"clip_length_s = {CLIP_LENGTH_S}",
-    ]
-    for table, folder, stream in (("[[data.video]]", "video", video), ("[data.text]", "text", text)):
-        lines += ["", table, f'folder = "features/{folder}"']
-        lines += [f"{name} = {json.dumps(value)}" for name, value in stream.model_dump().items()]
-    return "\n".join(lines) + "\n"
