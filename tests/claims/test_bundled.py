@@ -10,9 +10,12 @@ from momentkit.core.weights import read_weights
 from momentkit.data.synthetic.writing import film_of
 from momentkit.models.registry import list_models
 from momentkit.predict.grounder import Grounder
+from momentkit.train.compare import compare
 from momentkit.train.films import WAYS, ask_films
 
 ASSETS = Path(mk.__file__).parent / "assets"
+CONFIGS = Path(__file__).parents[2] / "configs"
+CHARADES_CLIP = Path(__file__).parents[3] / "shared" / "data" / "charades_clip"
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,16 @@ def test_the_bundled_files_are_small_and_say_what_they_are() -> None:
     for name, card in heads.items():
         assert card.features is not None and card.presence is not None, name
         assert card.licence and card.trained_on and card.metrics and card.measured_on, name
+
+
+@pytest.mark.skipif(not CHARADES_CLIP.is_dir(), reason="../shared/data/charades_clip is not there")
+def test_the_head_of_real_features_has_the_figures_of_its_card(tmp_path: Path) -> None:
+    config = (CONFIGS / "flashvtg_charades_clip.toml").read_text()
+    (tmp_path / "c.toml").write_text(config.replace("../shared/data/charades_clip", str(CHARADES_CLIP)))
+    card, _ = read_weights(ASSETS / "flashvtg_charades.safetensors")
+    found = compare("flashvtg_charades", tmp_path / "c.toml").figures["model"]
+    for name, figure in card.metrics.items():
+        assert abs(found[name] - figure) <= 0.4, name  # two queries of 539 may turn on another processor
 
 
 def test_planted_events_are_found_through_pixels(grounder: Grounder, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from momentkit.models.registry import create_model
 from momentkit.predict import weights as weights_module
 from momentkit.predict.grounder import load
 from momentkit.train import bundle
+from momentkit.train.compare import compare
 from momentkit.train.run import create_run_model
 from momentkit.train.run_config import read_run_config
+from train_data import train_two_seeds
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SYSTEMS = ("flashvtg", "ld_detr", "momentdiff", "diffusion_vmr", "map_diffusion")
@@ -66,6 +68,11 @@ def test_a_name_that_is_not_bundled_is_refused_with_those_that_are(bundled: str,
     assert shown.exit_code != 0 and "bundled are small" in str(shown.exception)
 
 
+def test_a_head_for_footage_is_not_asked_of_a_drawn_film(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(app, ["demo", "-o", str(tmp_path / "out"), "--model", "flashvtg_charades"])
+    assert shown.exit_code != 0 and "find VIDEO 'sentence' --model flashvtg_charades" in str(shown.exception)
+
+
 def test_a_head_is_trained_measured_and_written_under_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,3 +95,20 @@ def test_a_head_is_trained_measured_and_written_under_its_name(
     film = write_film(film_of("val", 0, seed=9), tmp_path / "film.mp4", height=72, width=128, fps=4)
     grounder = load(output)
     assert grounder.find(grounder.encode(film), "a circle jumps").not_found_probability is not None
+
+
+def test_a_finished_run_becomes_a_head_that_is_measured_as_it_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train_two_seeds(tmp_path)[0]
+    output = tmp_path / "toy.safetensors"
+    said = ["--licence", "MIT", "--notes", "a toy"]
+    monkeypatch.setattr(sys, "argv", ["bundle", "--run", str(run), "-o", str(output), *said])
+    bundle.main()
+    card, tensors = read_weights(output)
+    assert card.presence is not None and (card.licence, card.notes) == ("MIT", "a toy")
+    assert card.measured_on == "13 queries of data, val.jsonl"
+    _, whole = read_weights(run / "last.safetensors")
+    assert all(torch.equal(tensors[name], whole[name].half().float()) for name in whole)
+    again = compare(output, run / "config.toml").figures["model"]
+    assert card.metrics == {name: again[name] for name in card.metrics} and len(card.metrics) == 4

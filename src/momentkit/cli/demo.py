@@ -40,6 +40,7 @@ def command(
     began_s = time.monotonic()
     film, report = output / "film.mp4", output / "report.html"
     check_writable(report)
+    _check_world(model)
     demo = demo_film(seed)
     truth = {question.text: question.windows_s for question in demo.questions}
     with _step(console, "loading the model and its encoders"):
@@ -75,6 +76,20 @@ def _step(console: "Console", text: str) -> Iterator[None]:
         console.print()  # the error gets a line of its own
         raise
     console.print(f"{time.monotonic() - began_s:.1f} s")
+
+
+def _check_world(model: str) -> None:
+    """Refuse weights of footage: they have seen nothing like the film, which is drawn."""
+    from momentkit.core.errors import FeatureMismatchError
+    from momentkit.features.encoders import TINY_PREFIX
+    from momentkit.predict.weights import read_grounder_weights
+
+    weights = read_grounder_weights(model)
+    if not weights.contract.text.encoder.startswith(TINY_PREFIX):
+        raise FeatureMismatchError(
+            f"the demo draws a film of the synthetic world, and {model} was trained on "
+            f"{weights.card.trained_on}; ask it of footage: momentkit find VIDEO 'sentence' --model {model}"
+        )
 
 
 def _table(results: Sequence["Result"], truth: Truth) -> "Table":

@@ -1,11 +1,17 @@
-"""How a bundled head is made, after the tiny encoders: `python -m momentkit.train.bundle --model NAME`.
+"""How a bundled head is made.
 
-Writes features of films once for all heads, trains the head on them, calibrates "is it in this film at all",
-measures both on unseen films through the pixel path, and writes one file of half precision with its card.
+    python -m momentkit.train.bundle --model NAME                on the synthetic world
+    python -m momentkit.train.bundle --run RUN_DIR -o FILE       of a run on real features
+
+The first, after the tiny encoders: writes features of films once for all heads, trains the head on them,
+calibrates "is it in this film at all", measures both on unseen films through the pixel path. The second takes
+the last weights of a finished run, calibrates and measures on its validation set. Either writes one file of
+half precision with its card.
 """
 
 import argparse
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -20,12 +26,15 @@ from momentkit.features.tiny import TinyFrameEncoder, TinyTextEncoder
 from momentkit.predict.grounder import load
 from momentkit.predict.weights import read_grounder_weights
 from momentkit.train.baselines import fit_location_prior
+from momentkit.train.compare import CONFIG_FILE, MODEL, compare
 from momentkit.train.evaluate import answer
 from momentkit.train.films import WAYS, ask_films
 from momentkit.train.presence import evidence, fit_presence
-from momentkit.train.run import run_training
+from momentkit.train.run import read_folder_config, run_training
 from momentkit.train.run_config import RunConfig, read_run_config
+from momentkit.train.sweep import LAST_WEIGHTS
 
+SHOWN = ("MR-full-R1@0.5", "MR-full-R1@0.7", "MR-full-mAP", "MR-full-mIoU")  # on the card of a run
 UNSEEN_SEED = 1  # films of the seed that nothing was trained, selected or calibrated on
 
 
@@ -76,6 +85,35 @@ def bundle(config: Path, work: Path, output: Path, *, films: int, test_films: in
     return card
 
 
+def bundle_run(run_folder: Path, output: Path, *, licence: str, notes: str) -> WeightsCard:
+    """Weights of a finished run as a head: halved, calibrated and measured as halved, on its validation set.
+
+    Args:
+        run_folder: of `momentkit train`; its last weights, not those that its validation set chose.
+        output: weights to write.
+        licence, notes: for the card.
+    """
+    card, tensors = read_weights(run_folder / LAST_WEIGHTS)
+    config = read_folder_config(run_folder)
+    card = card.model_copy(update={"predict": asdict(config.predict), "licence": licence, "notes": notes})
+    half = {name: value.half() for name, value in tensors.items()}
+    save_weights(output, half, card)
+    comparison = compare(output, run_folder / CONFIG_FILE)
+    assert comparison.presence is not None
+    data = Path(config.data.root).name
+    card = card.model_copy(
+        update={
+            "presence": comparison.presence.presence,
+            "metrics": {name: comparison.figures[MODEL][name] for name in SHOWN},
+            "measured_on": f"{len(comparison.rows)} queries of {data}, {config.data.val}",
+        }
+    )
+    save_weights(output, half, card)
+    for who, figures in comparison.figures.items():
+        print(f"{who:<32}", "  ".join(f"{name} {value:.1f}" for name, value in figures.items()))
+    return card
+
+
 def _presence(run_folder: Path, data: Path, run: RunConfig) -> Presence:
     """Calibrated on the validation films, whose negatives are near misses."""
     model = cast(nn.Module, read_grounder_weights(run_folder).build_model(torch.device("cpu")))
@@ -87,7 +125,9 @@ def _presence(run_folder: Path, data: Path, run: RunConfig) -> Presence:
 
 def main() -> None:
     """Parse and run."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--model", default="flashvtg", help="flashvtg, ld_detr, momentdiff, diffusion_vmr, ..."
     )
@@ -96,7 +136,15 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="by default src/momentkit/assets/MODEL.safetensors")
     parser.add_argument("--films", type=int, default=4000)
     parser.add_argument("--test-films", type=int, default=100)
+    parser.add_argument("--run", type=Path, help="a finished run; with --output, --licence and --notes")
+    parser.add_argument("--licence", default="", help="of what the run was trained on")
+    parser.add_argument("--notes", default="", help="what a user must know of these weights")
     options = parser.parse_args()
+    if options.run:
+        if not options.output:
+            parser.error("--run needs --output: the file's name is the head's")
+        bundle_run(options.run, options.output, licence=options.licence, notes=options.notes)
+        return
     config = options.config or Path(f"configs/{options.model}_synthetic_tiny.toml")
     output = options.output or Path(f"src/momentkit/assets/{options.model}.safetensors")
     bundle(config, options.work, output, films=options.films, test_films=options.test_films)
