@@ -1,9 +1,15 @@
-"""Cost of every model at its published size: a training step, inference in a batch, one query alone.
+"""Cost of the models: a training step, inference in a batch, one query alone.
 
-Random QVHighlights-like input (75 clips of 2,818 channels, 32 words of 512), one thread, CPU seconds, the
-smallest of a few repeats, taken in turns so that a busy machine hurts all alike. Read the ratios.
+Random input, one thread, CPU seconds, the smallest of a few repeats, taken in turns so that a busy machine
+hurts all alike. Read the ratios.
 
-    python benchmarks/models.py [--output benchmarks/models.json] [--repeats 3] [--models qd_detr ld_detr]
+    python benchmarks/models.py             at the published sizes, QVHighlights-like: 75 clips of 2,818
+                                            channels, 32 words of 512. Not the two map models: their step of
+                                            32 samples is 52 TFLOP, eleven minutes of such a thread
+    python benchmarks/models.py --recipes   all twelve at the sizes of configs/*_charades_clip.toml: 32 clips
+                                            of 514 channels, 10 words of 384
+
+    [--output FILE.json] [--repeats 3] [--models qd_detr ld_detr]
 """
 
 import argparse
@@ -11,6 +17,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,57 +27,86 @@ from rich.table import Table
 
 from momentkit.core.types import Batch, Targets
 from momentkit.models.registry import create_model, is_trainable, list_models
+from momentkit.train.run_config import read_run_config
 
-CLIPS, WORDS, VIDEO_DIM, TEXT_DIM, SAMPLES = 75, 32, 2818, 512, 32
+SAMPLES = 32
+CONFIGS = Path(__file__).parents[1] / "configs"
+TOO_LARGE = ("ms_2d_tan", "map_diffusion")  # at their published sizes
 REFERENCE = "moment_detr"
 LARGE, SMALL = 65_536, SAMPLES  # entries of Distill Align's memory: the published one, and one batch
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the input."""
+
+    clips: int
+    words: int
+    video_dim: int
+    text_dim: int
+
+
+PUBLISHED, RECIPES = Sizes(75, 32, 2818, 512), Sizes(32, 10, 514, 384)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--output", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--recipes", action="store_true", help="at the sizes of our charades_clip recipes")
     parser.add_argument("--models", nargs="*", default=list(filter(is_trainable, list_models())))
     options = parser.parse_args()
     torch.set_num_threads(1)
+    sizes = RECIPES if options.recipes else PUBLISHED
+    names = [name for name in options.models if options.recipes or name not in TOO_LARGE]
     report: dict[str, Any] = {
         "machine": f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}",
-        "input": f"{SAMPLES} samples, {CLIPS} clips, {WORDS} words",
-        "cpu_s": measure(options.models, options.repeats),
-        "memory_cpu_s": measure_memory(options.repeats),
+        "input": f"{SAMPLES} samples, {sizes.clips} clips, {sizes.words} words",
+        "cpu_s": measure(names, options.repeats, sizes),
+        "memory_cpu_s": {} if options.recipes else measure_memory(options.repeats, sizes),
     }
-    options.output.write_text(json.dumps(report, indent=1) + "\n")
+    output = options.output or Path(__file__).with_name(
+        "models_recipes.json" if options.recipes else "models.json"
+    )
+    output.write_text(json.dumps(report, indent=1) + "\n")
     _show(report)
 
 
-def random_batch(samples: int) -> Batch:
+def random_batch(samples: int, sizes: Sizes) -> Batch:
     """Samples of full length with one moment each."""
     generator = torch.Generator().manual_seed(0)
+    clip_T = torch.arange(sizes.clips)
+    inside_T = (clip_T >= sizes.clips // 8) & (clip_T < sizes.clips * 3 // 8)
     return Batch(
-        video_BTD=torch.randn(samples, CLIPS, VIDEO_DIM, generator=generator),
-        video_mask_BT=torch.ones(samples, CLIPS, dtype=torch.bool),
-        text_BLE=torch.randn(samples, WORDS, TEXT_DIM, generator=generator),
-        text_mask_BL=torch.ones(samples, WORDS, dtype=torch.bool),
+        video_BTD=torch.randn(samples, sizes.clips, sizes.video_dim, generator=generator),
+        video_mask_BT=torch.ones(samples, sizes.clips, dtype=torch.bool),
+        text_BLE=torch.randn(samples, sizes.words, sizes.text_dim, generator=generator),
+        text_mask_BL=torch.ones(samples, sizes.words, dtype=torch.bool),
         targets=Targets(
-            windows_clip=tuple(torch.tensor([[10.0, 30.0]]) for _ in range(samples)),
-            saliency_BT=((torch.arange(CLIPS) >= 10) & (torch.arange(CLIPS) < 30)).float().repeat(samples, 1)
-            * 6,
-            positive_clip_BP=torch.full((samples, 2), 15),
-            negative_clip_BP=torch.full((samples, 2), 50),
+            windows_clip=tuple(
+                torch.tensor([[sizes.clips // 8, sizes.clips * 3 // 8]]).float() for _ in range(samples)
+            ),
+            saliency_BT=inside_T.float().repeat(samples, 1) * 6,
+            positive_clip_BP=torch.full((samples, 2), sizes.clips // 4),
+            negative_clip_BP=torch.full((samples, 2), sizes.clips * 2 // 3),
         ),
     )
 
 
-def measure(names: list[str], repeats: int) -> dict[str, dict[str, float]]:
+def measure(names: list[str], repeats: int, sizes: Sizes) -> dict[str, dict[str, float]]:
     """Smallest CPU seconds of each kind of work, by model."""
-    many, one = random_batch(SAMPLES), random_batch(1)
+    many, one = random_batch(SAMPLES, sizes), random_batch(1, sizes)
     jobs: dict[tuple[str, str], Callable[[], Any]] = {}
     parameters: dict[str, int] = {}
     for name in names:
         torch.manual_seed(0)
-        model = create_model(name, video_dim=VIDEO_DIM, text_dim=TEXT_DIM)
+        options = {}
+        if sizes == RECIPES:
+            options = dict(read_run_config(CONFIGS / f"{name}_charades_clip.toml").model)
+            del options["name"]
+        model = create_model(name, video_dim=sizes.video_dim, text_dim=sizes.text_dim, **options)
         parameters[name] = sum(p.numel() for p in model.parameters() if p.requires_grad)
         jobs[name, "training step"] = lambda model=model: _train(model, many)
         jobs[name, "inference of 32"] = lambda model=model: _infer(model, many)
@@ -82,14 +118,18 @@ def measure(names: list[str], repeats: int) -> dict[str, dict[str, float]]:
     }
 
 
-def measure_memory(repeats: int) -> dict[str, dict[str, float]]:
+def measure_memory(repeats: int, sizes: Sizes) -> dict[str, dict[str, float]]:
     """A training step with Distill Align's published memory against one of a single batch."""
-    batch, jobs = random_batch(SAMPLES), {}
+    batch, jobs = random_batch(SAMPLES, sizes), {}
     for name in ("ld_detr", "qd_detr"):
         for size in (LARGE, SMALL):
             torch.manual_seed(0)
             model = create_model(
-                name, video_dim=VIDEO_DIM, text_dim=TEXT_DIM, distill_align=True, distill_memory=size
+                name,
+                video_dim=sizes.video_dim,
+                text_dim=sizes.text_dim,
+                distill_align=True,
+                distill_memory=size,
             )
             jobs[name, str(size)] = lambda model=model: _train(model, batch)
     best = _best(jobs, repeats)
