@@ -167,7 +167,12 @@ def test_any_number_of_proposals_fits_the_same_weights(name: str) -> None:
         ("flashvtg", {}, {"steps": 3}, "flashvtg takes no number of steps"),
         ("moment_detr", {}, {"proposals": 3}, "moment_detr takes no number of proposals"),
         ("map_diffusion", {}, {"proposals": 3}, "may be changed after its training is steps"),
-        ("diffusion_vmr", {"moments": "queries"}, {"proposals": 3}, "takes no number of proposals"),
+        (
+            "diffusion_vmr",
+            {"moments": "queries", "span_head": "refine"},
+            {"proposals": 3},
+            "takes no number of proposals",
+        ),
         ("momentdiff", {}, {"steps": 0}, "steps must be at least 1, got 0"),
         ("momentdiff", {}, {"proposals": -1}, "proposals must be at least 1, got -1"),
         ("momentdiff", {}, {"steps": 1001}, "steps must lie in 1..noise_steps = 1000, got 1001"),

@@ -409,11 +409,17 @@ ROWS = [
     {},
     {"saliency": "cosine"},
     {"saliency": "off"},
-    {"saliency": "off", "moments": "queries"},
-    {"saliency": "off", "moments": "queries", "interaction": "cross"},
-    {"saliency": "off", "moments": "queries", "interaction": "cross", "encoder_layers": 2},
+    {"saliency": "off", "moments": "queries", "span_head": "refine"},
+    {"saliency": "off", "moments": "queries", "span_head": "refine", "interaction": "cross"},
+    {
+        "saliency": "off",
+        "moments": "queries",
+        "span_head": "refine",
+        "interaction": "cross",
+        "encoder_layers": 2,
+    },
     {"interaction": "cross"},
-    {"span_head": "absolute"},
+    {"span_head": "refine"},
     {"span_head": "delta"},
     {"roi": "select"},
     {"saliency_head": "elementwise"},
@@ -453,7 +459,7 @@ def test_a_model_of_highlights_has_no_moment_branch() -> None:
 
 def test_learned_spans_are_as_many_as_they_are() -> None:
     with pytest.raises(ConfigError, match="learned 5 proposals, 7 were asked"):
-        tiny(moments="queries").sample(random_batch(CLIPS, WORDS), proposals=7)
+        tiny(moments="queries", span_head="refine").sample(random_batch(CLIPS, WORDS), proposals=7)
 
 
 @pytest.mark.parametrize(
@@ -468,6 +474,7 @@ def test_learned_spans_are_as_many_as_they_are() -> None:
         {"grow_epochs": -1.0},
         {"bins": 0},
         {"span_head": "other"},
+        {"moments": "queries", "span_head": "absolute"},
         {"weight_kl": -1.0},
     ],
     ids=str,

@@ -71,7 +71,7 @@ class DiffusionVMRConfig:
     roi: Literal["align", "select"] = "align"  # select: the mean of the clips inside
     bins: int = 16  # R, of "align"
     dynamic_width: int = 64  # k
-    span_head: Literal["refine", "absolute", "delta"] = "refine"  # what the span head predicts; see `move`
+    span_head: Literal["absolute", "refine", "delta"] = "absolute"  # what the span head predicts; see `move`
     saliency: Literal["diffusion", "cosine", "off"] = "diffusion"  # s_gen; the other two are ablations
     saliency_head: Literal["pool_concat", "elementwise"] = "pool_concat"  # readings of eq. 11
     saliency_estimate: Literal["relative", "clamp"] = "relative"  # from logits to scores; see `estimate`
@@ -93,6 +93,11 @@ class DiffusionVMRConfig:
             raise ConfigError(
                 f"steps and saliency_steps reach from 1 to noise_steps ({self.noise_steps}), got "
                 f"{self.steps}, {self.saliency_steps}"
+            )
+        if self.moments == "queries" and self.span_head == "absolute":
+            raise ConfigError(
+                'learned spans learn through the span head alone, and "absolute" does not start from them; '
+                'with moments = "queries" set span_head = "refine"'
             )
         if not (self.signal_scale > 0 and self.grow_epochs >= 0 and 0 <= self.eta <= 1):
             raise ConfigError(
@@ -181,7 +186,7 @@ class DenoisingLayer(nn.Module):
         return feature_BQd * (1 + scale) + shift
 
     def move(self, feature_BQd: Tensor, spans_cw_BQ2: Tensor) -> Tensor:
-        """New spans from those that entered the layer: a step in logit space, outright, or as an offset."""
+        """New spans: outright, or from those that entered the layer by a step in logit space or an offset."""
         move_BQ2 = self.span(feature_BQd).float()
         if self.span_head == "delta":
             return apply_offset(spans_cw_BQ2, move_BQ2).clamp(0, 1)
