@@ -91,7 +91,7 @@ class MapDiffusionConfig:
     time_per_sample: bool = True  # D4
     noise_schedule: Schedule = "linear"  # D5
     noise_steps: int = 1000  # T
-    steps: int = 10  # D19, of the sampler; may be changed after training
+    steps: int = 2  # D19, of the sampler; may be changed after training. Ten were worse (docs/log.md)
     eta: float = 0.0  # D19: fresh noise a step
     clamp: bool = True  # D18: estimates between steps are cut to the range of maps; the last one never is
 
