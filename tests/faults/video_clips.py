@@ -111,3 +111,10 @@ def write_noisy(folder: Path, kind: str, frames: int = 60) -> tuple[Path, list[f
     ]
     path = folder / kind
     return path, write_film(path, pictures=drawn, frames=frames, **KINDS[kind])  # type: ignore[arg-type]
+
+
+def claim_jpeg_size(content: bytearray, side: int) -> None:
+    """Overwrite, in a bytearray, the height and width that every JPEG frame states."""
+    at = -1
+    while (at := content.find(b"\xff\xc0\x00\x11\x08", at + 1)) > 0:
+        content[at + 5 : at + 9] = side.to_bytes(2, "big") * 2

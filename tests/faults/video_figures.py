@@ -20,7 +20,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from video_clips import FAST_X264, KINDS, read_number, write_film, write_kind, write_noisy
+from video_clips import FAST_X264, KINDS, claim_jpeg_size, read_number, write_film, write_kind, write_noisy
 from video_mutants import SMALL_KINDS, mutants, small_films
 from video_verdicts import numbers_until_error, reason_of, verdict
 
@@ -363,9 +363,7 @@ def bombs(folder):
     large = folder / "large.mp4"
     write_film(large, codec="mjpeg", frames=3, pix_fmt="yuvj420p", time_base=Fraction(1, 25))
     content = bytearray(large.read_bytes())
-    at = -1
-    while (at := content.find(b"\xff\xc0\x00\x11\x08", at + 1)) > 0:  # a JPEG's height and width
-        content[at + 5 : at + 9] = (16384).to_bytes(2, "big") * 2
+    claim_jpeg_size(content, 16384)
     hidden = bytes(content)
     at = content.index(b"mp4v", content.index(b"stsd")) + 28  # the container's width and height
     content[at : at + 4] = (16384).to_bytes(2, "big") * 2

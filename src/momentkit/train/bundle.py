@@ -28,13 +28,12 @@ from momentkit.predict.weights import read_grounder_weights
 from momentkit.train.baselines import fit_location_prior
 from momentkit.train.compare import CONFIG_FILE, MODEL, compare
 from momentkit.train.evaluate import answer
-from momentkit.train.films import WAYS, ask_films
+from momentkit.train.films import SHOWN, WAYS, ask_films
 from momentkit.train.presence import evidence, fit_presence
 from momentkit.train.run import read_folder_config, run_training
 from momentkit.train.run_config import RunConfig, read_run_config
 from momentkit.train.sweep import LAST_WEIGHTS
 
-SHOWN = ("MR-full-R1@0.5", "MR-full-R1@0.7", "MR-full-mAP", "MR-full-mIoU")  # on the card of a run
 UNSEEN_SEED = 1  # films of the seed that nothing was trained, selected or calibrated on
 
 
