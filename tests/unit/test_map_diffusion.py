@@ -154,7 +154,7 @@ def test_property_2_a_perfect_predictor_ends_on_the_map(
     perfect = [model.to_signal(y) * valid for y, valid in zip(truth, condition.valid, strict=True)]
     monkeypatch.setattr(model, "denoise", lambda maps, time, condition: perfect)
     with torch.no_grad():
-        _, trace = model.sample(batch, steps=steps, eta=eta, generator=seeded())
+        _, (trace,) = model.sample(batch, steps=steps, eta=eta, generator=seeded())
     assert len(trace) == steps
     for ours, target in zip(model._maps(trace[-1].aside, condition), perfect, strict=True):
         assert torch.equal(ours, target)
@@ -279,7 +279,7 @@ def test_property_10_any_number_of_steps_on_the_same_weights(
     calls, encode = [], model.condition
     monkeypatch.setattr(model, "condition", lambda batch: calls.append(1) or encode(batch))
     with torch.no_grad():
-        condition, trace = model.sample(batch, steps=steps, generator=seeded())
+        condition, (trace,) = model.sample(batch, steps=steps, generator=seeded())
     assert len(trace) == steps and trace[0].time == 999 and len(calls) == 1
     if steps == 1:
         with torch.no_grad():
@@ -287,6 +287,26 @@ def test_property_10_any_number_of_steps_on_the_same_weights(
             out = model.denoise(maps, torch.full((3,), 999), condition)
         for ours, one_call in zip(model._maps(trace[0].aside, condition), out, strict=True):
             assert torch.equal(ours, one_call)
+
+
+def test_several_draws_begin_with_the_first_and_average_their_maps() -> None:
+    one, three = (tiny_model("map_diffusion", draws=draws) for draws in (1, 3))
+    three.load_state_dict(one.state_dict())
+    batch, calls = random_batch(CLIPS, WORDS), []
+    encode = three.condition
+    three.condition = lambda batch: calls.append(1) or encode(batch)
+    with torch.no_grad():
+        condition, draws = three.sample(batch, generator=seeded())
+        _, (alone,) = one.sample(batch, generator=seeded())
+        answer = three(batch, generator=seeded())
+        calls.clear()
+        again = three(batch, generator=seeded())
+    assert len(draws) == 3 and len(calls) == 1 and torch.equal(answer.score_BQ, again.score_BQ)
+    assert torch.equal(draws[0][-1].aside, alone[-1].aside)
+    assert not torch.equal(draws[1][-1].aside, alone[-1].aside)
+    mean = torch.stack([steps[-1].aside for steps in draws]).mean(0)
+    best_B = three.merged(three._maps(mean, condition), condition).flatten(1).amax(1).clamp(0, 1)
+    assert_close(answer.score_BQ[:, 0], best_B, rtol=0, atol=0)
 
 
 def test_property_11_moments_that_are_returned() -> None:
@@ -419,6 +439,7 @@ def test_group_norm_of_real_tokens_is_torchs_where_all_are_real() -> None:
         {"kernel": 4},
         {"steps": 0},
         {"steps": 1001},
+        {"draws": 0},
         {"eta": 1.5},
         {"signal_scale": -1.0},
         {"condition": "cross_attention"},

@@ -93,6 +93,7 @@ class MapDiffusionConfig:
     noise_steps: int = 1000  # T
     steps: int = 2  # D19, of the sampler; may be changed after training. Ten were worse (docs/log.md)
     eta: float = 0.0  # D19: fresh noise a step
+    draws: int = 1  # ours: starts from noise, whose maps are averaged; may be changed after training
     clamp: bool = True  # D18: estimates between steps are cut to the range of maps; the last one never is
 
     dropout: float = 0.0  # between decoder layers
@@ -100,7 +101,7 @@ class MapDiffusionConfig:
 
     def __post_init__(self) -> None:
         counts = ("video_dim", "text_dim", "hidden", "text_layers", "pool", "scales", "columns", "map_width")
-        for name in (*counts, "layers", "groups", "feed_forward", "position_rows", "time_factor"):
+        for name in (*counts, "layers", "groups", "feed_forward", "position_rows", "time_factor", "draws"):
             if not getattr(self, name) >= 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not (self.scales == 1 or self.columns % 2 == 0):
@@ -318,14 +319,16 @@ class MapDiffusion(nn.Module):
             batch: videos and sentences.
             generator: of the noise; a sample's follows from it and the sample's noise key alone.
         """
-        condition, steps = self.sample(batch, generator=generator)
+        condition, draws = self.sample(batch, generator=generator)
+        states = ((steps[0].x, *(step.aside for step in steps)) for steps in draws)  # the noise first
         spans_Q2, place_Q = distinct_moments(condition.rows, self.config.columns, self.config.scales)
         spans_Q2, place_Q = spans_Q2.to(condition.count_B.device), place_Q.to(condition.count_B.device)
         valid_BQ = spans_Q2[:, 1] <= condition.count_B[:, None]
         clips_Q2 = spans_Q2.float() * self.config.pool
         trace = []
-        for state_BNKA in (steps[0].x, *(step.aside for step in steps)):  # the noise first
-            value_BQ = self.merged(self._maps(state_BNKA, condition), condition).flatten(1)[:, place_Q]
+        for each in zip(*states, strict=True):
+            maps = self._maps(torch.stack(each).mean(0), condition)
+            value_BQ = self.merged(maps, condition).flatten(1)[:, place_Q]
             order_BQ = value_BQ.argsort(dim=1, descending=True, stable=True)
             best = clips_Q2[order_BQ[:, :TRACED]] * valid_BQ.gather(1, order_BQ[:, :TRACED])[..., None]
             trace.append(F.pad(best, (0, 0, 0, TRACED - best.shape[1])))
@@ -360,8 +363,8 @@ class MapDiffusion(nn.Module):
         steps: int | None = None,
         eta: float | None = None,
         generator: torch.Generator | None = None,
-    ) -> tuple[Condition, tuple[Step[Tensor], ...]]:
-        """Denoise; video and sentence are encoded once, the decoders run at every step.
+    ) -> tuple[Condition, list[tuple[Step[Tensor], ...]]]:
+        """Denoise; video and sentence are encoded once, the decoders run at every step of every draw.
 
         Args:
             batch: videos and sentences.
@@ -369,7 +372,7 @@ class MapDiffusion(nn.Module):
             generator: of all noise.
 
         Returns:
-            The condition, and each step; its `aside` is the state that the decoders gave, uncut.
+            The condition, and the steps of each draw; a step's `aside` is what the decoders gave, uncut.
         """
         c, condition = self.config, self.condition(batch)
         like = condition.maps[0].new_empty(
@@ -384,17 +387,19 @@ class MapDiffusion(nn.Module):
             signal = values if c.loss == "mse" else self.to_signal(values)
             return signal.clamp(low, high) if c.clamp else signal, values
 
-        start = self._shared(noise_like(like, generator, batch.noise_keys))
-        _, trace = ddim(
-            denoise,
-            start,
-            self.share_T,
-            steps or c.steps,
-            eta=c.eta if eta is None else eta,
-            generator=generator,
-            keys=batch.noise_keys,
-        )
-        return condition, trace
+        draws = []
+        for _ in range(c.draws):
+            _, trace = ddim(
+                denoise,
+                self._shared(noise_like(like, generator, batch.noise_keys)),
+                self.share_T,
+                steps or c.steps,
+                eta=c.eta if eta is None else eta,
+                generator=generator,
+                keys=batch.noise_keys,
+            )
+            draws.append(trace)
+        return condition, draws
 
     def condition(self, batch: Batch) -> Condition:
         """Section 3 of map_diffusion.md: MS-2D-TAN's fused maps."""

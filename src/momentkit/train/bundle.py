@@ -30,7 +30,7 @@ from momentkit.train.compare import CONFIG_FILE, MODEL, compare
 from momentkit.train.evaluate import answer
 from momentkit.train.films import SHOWN, WAYS, ask_films
 from momentkit.train.presence import evidence, fit_presence
-from momentkit.train.run import read_folder_config, run_training
+from momentkit.train.run import create_card, create_run_model, read_folder_config, run_training
 from momentkit.train.run_config import RunConfig, read_run_config
 from momentkit.train.sweep import LAST_WEIGHTS
 
@@ -56,16 +56,13 @@ def bundle(config: Path, work: Path, output: Path, *, films: int, test_films: in
     run_folder = work / run.model["name"]
     if not (run_folder / "best.safetensors").exists():
         run_training(run, run_folder, resume=run_folder.exists())
-    card, tensors = read_weights(run_folder / "best.safetensors")
-    presence = _presence(run_folder, data, run)
-    card = card.model_copy(
-        update={
-            "presence": presence,
-            "trained_on": f"momentkit synthetic world, {films} films, features path",
-            "licence": "Apache-2.0",
-        }
-    )
-    half = {name: value.half() for name, value in tensors.items()}
+    half = {name: value.half() for name, value in read_weights(run_folder / "best.safetensors")[1].items()}
+    with torch.device("meta"):  # for its options: those of sampling and of windows may be newer than the run
+        card = create_card(run, create_run_model(run))
+    trained_on = f"momentkit synthetic world, {films} films, features path"
+    card = card.model_copy(update={"trained_on": trained_on, "licence": "Apache-2.0"})
+    save_weights(output, half, card)
+    card = card.model_copy(update={"presence": _presence(output, data, run)})
     save_weights(output, half, card)
     asked = ask_films(
         load(output),
@@ -113,9 +110,9 @@ def bundle_run(run_folder: Path, output: Path, *, licence: str, notes: str) -> W
     return card
 
 
-def _presence(run_folder: Path, data: Path, run: RunConfig) -> Presence:
+def _presence(weights: Path, data: Path, run: RunConfig) -> Presence:
     """Calibrated on the validation films, whose negatives are near misses."""
-    model = cast(nn.Module, read_grounder_weights(run_folder).build_model(torch.device("cpu")))
+    model = cast(nn.Module, read_grounder_weights(weights).build_model(torch.device("cpu")))
     asked = []  # what occurs, then what does not
     for split in ("val", str(data / "annotations" / "val_negatives.jsonl")):
         asked.append(evidence(answer(model, GroundingDataset(run.data, split), run.predict, batch_size=100)))
