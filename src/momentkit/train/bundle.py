@@ -34,6 +34,7 @@ from momentkit.train.run import create_card, create_run_model, read_folder_confi
 from momentkit.train.run_config import RunConfig, read_run_config
 from momentkit.train.sweep import LAST_WEIGHTS
 
+LEAST_AUROC = 60.0  # below it "not in this film" is a guess, and the weights do not give one
 UNSEEN_SEED = 1  # films of the seed that nothing was trained, selected or calibrated on
 
 
@@ -77,6 +78,8 @@ def bundle(config: Path, work: Path, output: Path, *, films: int, test_films: in
     card = card.model_copy(
         update={"metrics": figures["film"], "measured_on": f"{test_films} unseen films, mp4 to moments"}
     )
+    if figures["film"].get("presence-AUROC", 0.0) < LEAST_AUROC:
+        card = card.model_copy(update={"presence": None})
     save_weights(output, half, card)
     return card
 
