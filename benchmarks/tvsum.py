@@ -68,19 +68,18 @@ def chance(folder: Path) -> tuple[float, float]:
     for row, query in zip(answer(model, data, config.predict, batch_size=1), data.queries, strict=True):
         rating_CR = np.array(query.clip_labels, dtype=np.float64)
         score_T = np.array(row["pred_saliency_scores"])[: len(rating_CR)]
-
-        def figure(
-            order_T: NDArray[np.int64], score_T: Floats = score_T, rating_CR: Floats = rating_CR
-        ) -> float:
-            return 100 * float(tvsum_ap(score_T, rating_CR, order_T).mean())
-
-        random += [figure(rng.permutation(len(score_T))) for _ in range(DRAWS)]
+        random += _figures(score_T, rating_CR, [rng.permutation(len(score_T)) for _ in range(DRAWS)])
+        spread = 0.0
         if tied_at_cut(score_T):
-            figures = [figure(np.lexsort((rng.random(len(score_T)), -score_T))) for _ in range(DRAWS)]
-            spreads.append(max(figures) - min(figures))
-        else:
-            spreads.append(0.0)
+            orders = [np.lexsort((rng.random(len(score_T)), -score_T)) for _ in range(DRAWS)]
+            figures = _figures(score_T, rating_CR, orders)
+            spread = max(figures) - min(figures)
+        spreads.append(spread)
     return statistics.mean(spreads), statistics.mean(random)
+
+
+def _figures(score_T: Floats, rating_CR: Floats, orders: Sequence[NDArray[np.int64]]) -> list[float]:
+    return [100 * float(tvsum_ap(score_T, rating_CR, order_T).mean()) for order_T in orders]
 
 
 def figures_of(run: Run) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 import momentkit as mk
 from momentkit.core.weights import read_weights
@@ -31,6 +32,9 @@ def test_the_bundled_files_are_small_and_say_what_they_are() -> None:
     heads = {name: card for name, card in cards.items() if card.model in list_models()}
     assert heads["flashvtg"].presence is not None
     for name, card in heads.items():
+        with safe_open(ASSETS / f"{name}.safetensors", "numpy") as file:
+            kinds = {file.get_slice(key).get_dtype() for key in file.offset_keys()}
+        assert kinds == {"F16"}, f"{name}: half precision is half the file"
         assert card.features is not None, name
         told = card.metrics.get("presence-AUROC", 100.0)  # of synthetic films alone
         assert (card.presence is not None) == (told >= LEAST_AUROC), name

@@ -30,7 +30,7 @@ from momentkit.train.compare import CONFIG_FILE, MODEL, compare
 from momentkit.train.evaluate import answer
 from momentkit.train.films import SHOWN, WAYS, ask_films
 from momentkit.train.presence import evidence, fit_presence
-from momentkit.train.run import create_card, create_run_model, read_folder_config, run_training
+from momentkit.train.run import read_folder_config, run_training, untrained_card
 from momentkit.train.run_config import RunConfig, read_run_config
 from momentkit.train.sweep import LAST_WEIGHTS
 
@@ -58,9 +58,8 @@ def bundle(config: Path, work: Path, output: Path, *, films: int, test_films: in
     if not (run_folder / "best.safetensors").exists():
         run_training(run, run_folder, resume=run_folder.exists())
     half = {name: value.half() for name, value in read_weights(run_folder / "best.safetensors")[1].items()}
-    with torch.device("meta"):  # for its options: those of sampling and of windows may be newer than the run
-        card = create_card(run, create_run_model(run))
     trained_on = f"momentkit synthetic world, {films} films, features path"
+    card = untrained_card(run)  # options of sampling and of windows may be newer than the run
     card = card.model_copy(update={"trained_on": trained_on, "licence": "Apache-2.0"})
     save_weights(output, half, card)
     card = card.model_copy(update={"presence": _presence(output, data, run)})
@@ -78,7 +77,7 @@ def bundle(config: Path, work: Path, output: Path, *, films: int, test_films: in
     card = card.model_copy(
         update={"metrics": figures["film"], "measured_on": f"{test_films} unseen films, mp4 to moments"}
     )
-    if figures["film"].get("presence-AUROC", 0.0) < LEAST_AUROC:
+    if figures["film"]["presence-AUROC"] < LEAST_AUROC:
         card = card.model_copy(update={"presence": None})
     save_weights(output, half, card)
     return card

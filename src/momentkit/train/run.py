@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -123,6 +124,12 @@ def create_card(config: RunConfig, model: nn.Module) -> WeightsCard:
         measured_on=f"{name}/{data.val}" + (f", {data.domain}" if data.domain else ""),
         notes=f"started from {Path(config.train.start_from).name}" if config.train.start_from else "",
     )
+
+
+def untrained_card(config: RunConfig) -> WeightsCard:
+    """The card of a configuration whose weights come from elsewhere; its model is built without any memory."""
+    with torch.device("meta"):
+        return create_card(config, create_run_model(config))
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -207,15 +207,12 @@ def _train(run: Run, environment: Mapping[str, str]) -> str:
 
 def take_weights(run: Run, source: Path) -> None:
     """Write a run directory with the last weights of another one and the run's own options."""
-    import torch
-
     from momentkit.core.weights import read_weights, save_weights
-    from momentkit.train.run import create_card, create_run_model
+    from momentkit.train.run import untrained_card
     from momentkit.train.run_config import to_toml
 
     config = read_run_config(run.config, run.settings, seed=run.seed)
-    with torch.device("meta"):  # for its options alone
-        card = create_card(config, create_run_model(config))
+    card = untrained_card(config)
     run.folder.mkdir(parents=True, exist_ok=True)
     save_weights(run.folder / LAST_WEIGHTS, read_weights(source / LAST_WEIGHTS)[1], card)
     atomic_write(run.folder / "config.toml", to_toml(config))
