@@ -26,7 +26,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# How the bundled weights are made: encoders, then a head of each system, near 50 minutes of one core each, into runs/.
+# How the bundled weights are made: encoders, then a head of each system, near 20 to 80 minutes of one core each, into runs/.
 assets: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m momentkit.train.tiny_encoders -o src/momentkit/assets --seed 0
 	for model in flashvtg ld_detr momentdiff diffusion_vmr map_diffusion; do \

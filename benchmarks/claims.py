@@ -54,7 +54,7 @@ class Budget:
     Attributes:
         films, val_films: of which the sets are made.
         rows, val_rows: most sentences of each set.
-        epochs: of every run.
+        epochs: of every run; times `LONGER`.
         model: options of every model, after its own.
         proposals: of DiffusionVMR and queries of Moment-DETR that are compared, the trained number second.
     """
@@ -85,8 +85,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "moment_detr": SMALL | {"queries": 10},
     "momentdiff": SMALL | {"queries": 10, "steps": 10, "signal_scale": 1.0},
     "diffusion_vmr": SMALL
-    | {"encoder_layers": 2, "dynamic_width": 16, "proposals": 20, "steps": 3, "grow_epochs": 0.2}
-    | {"signal_scale": 1.0, "noise_schedule": "linear"},
+    | {"encoder_layers": 2, "dynamic_width": 16, "proposals": 20, "steps": 3, "grow_epochs": 0.6}
+    | {"weight_label": 4.0},
     "ld_detr": SMALL
     | {"encoder_layers": 1, "cross_layers": 1, "conv_blocks": 2, "decoder_loops": 1, "weight_label": 20.0}
     | {"distill_memory": 1024},
@@ -98,6 +98,7 @@ MODELS: dict[str, dict[str, Any]] = {
     | {"map_width": 16, "pool": 2, "scales": 2, "columns": 6, "heads": 4, "layers": 2, "steps": 3}
     | {"signal_scale": 1.0},
 }
+LONGER = {"diffusion_vmr": 3}  # times the epochs: after as many as the others it is below the location prior
 PREDICT = {
     "flashvtg": {"top": 50, "nms": "normal", "nms_threshold": 0.5},
     "map_diffusion": {"top": 100_000, "nms": "greedy", "nms_threshold": 0.49, "keep": 10},
@@ -227,7 +228,7 @@ def _toml(root: Path, model: str, options: dict[str, Any], budget: Budget) -> st
     options = {"name": model} | options | {name: budget.model[name] for name in known & set(budget.model)}
     if model == "map_diffusion":  # its widths have names of their own
         options = {name: value for name, value in options.items() if name != "feed_forward"}
-    sections = {"model": options, "train": TRAIN | {"epochs": budget.epochs}}
+    sections = {"model": options, "train": TRAIN | {"epochs": budget.epochs * LONGER.get(model, 1)}}
     sections["predict"] = PREDICT.get(model, {"top": options.get("proposals", options.get("queries", 10))})
     lines = [(root / "data.toml").read_text()]
     for section, values in sections.items():

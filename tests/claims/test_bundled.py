@@ -1,22 +1,32 @@
 """The bundled weights do what the README says, on films they never saw."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
+from torch import nn
 
 import momentkit as mk
 from momentkit.core.weights import read_weights
-from momentkit.data.synthetic.writing import film_of
+from momentkit.data.dataset import GroundingDataset
+from momentkit.data.synthetic.writing import SetOptions, film_of, synthesize
+from momentkit.features.tiny import TinyFrameEncoder, TinyTextEncoder
 from momentkit.models.registry import list_models
 from momentkit.predict.grounder import Grounder
+from momentkit.predict.weights import read_grounder_weights
 from momentkit.train.bundle import LEAST_AUROC
 from momentkit.train.compare import compare
+from momentkit.train.evaluate import evaluate
 from momentkit.train.films import WAYS, ask_films
+from momentkit.train.run_config import read_run_config
 
 ASSETS = Path(mk.__file__).parent / "assets"
 CONFIGS = Path(__file__).parents[2] / "configs"
+OF_DRAWN_FILMS = ("flashvtg", "ld_detr", "momentdiff", "diffusion_vmr", "map_diffusion")
 CHARADES_CLIP = Path(__file__).parents[3] / "shared" / "data" / "charades_clip"
 
 
@@ -30,6 +40,7 @@ def test_the_bundled_files_are_small_and_say_what_they_are() -> None:
     assert sum(path.stat().st_size for path in weights) < 12e6
     cards = {path.stem: read_weights(path)[0] for path in weights}
     heads = {name: card for name, card in cards.items() if card.model in list_models()}
+    assert set(heads) == {*OF_DRAWN_FILMS, "flashvtg_charades"}
     assert heads["flashvtg"].presence is not None
     for name, card in heads.items():
         with safe_open(ASSETS / f"{name}.safetensors", "numpy") as file:
@@ -39,6 +50,27 @@ def test_the_bundled_files_are_small_and_say_what_they_are() -> None:
         told = card.metrics.get("presence-AUROC", 100.0)  # of synthetic films alone
         assert (card.presence is not None) == (told >= LEAST_AUROC), name
         assert card.licence and card.trained_on and card.metrics and card.measured_on, name
+
+
+@pytest.fixture(scope="module")
+def unseen_films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("unseen")
+    frames, text = TinyFrameEncoder.bundled(), TinyTextEncoder.bundled()
+    options = SetOptions(films=(("val", 40),), seed=7, negatives=0)
+    synthesize(root, options, frame_encoder=frames, text_encoder=text)
+    return root
+
+
+@pytest.mark.parametrize("name", OF_DRAWN_FILMS)
+def test_a_head_of_the_synthetic_world_finds_in_other_films_what_its_card_says(
+    name: str, unseen_films: Path
+) -> None:
+    weights, config = read_grounder_weights(name), read_run_config(CONFIGS / f"{name}_synthetic_tiny.toml")
+    data = replace(config.data, root=str(unseen_films))
+    model = cast(nn.Module, weights.build_model(torch.device("cpu")))
+    found = evaluate(model, GroundingDataset(data, "val"), data, weights.post).metrics
+    for figure in ("MR-full-R1@0.5", "MR-full-R1@0.7", "MR-full-mAP"):
+        assert found[figure] >= weights.card.metrics[figure] - 8, figure  # some 150 questions, drawn features
 
 
 @pytest.mark.skipif(not CHARADES_CLIP.is_dir(), reason="../shared/data/charades_clip is not there")

@@ -127,7 +127,7 @@ def create_card(config: RunConfig, model: nn.Module) -> WeightsCard:
 
 
 def untrained_card(config: RunConfig) -> WeightsCard:
-    """The card of a configuration whose weights come from elsewhere; its model is built without any memory."""
+    """The card of a configuration whose weights come from elsewhere; building its model takes no memory."""
     with torch.device("meta"):
         return create_card(config, create_run_model(config))
 
