@@ -59,7 +59,7 @@ def chance(folder: Path) -> tuple[float, float]:
 
     Returns:
         Between the least and the greatest that orders of equal scores gave, 0 without a tie between the fifth
-        clip and the sixth; the mean of random scores. Scores have the four decimals that answers have.
+        clip and the sixth; the mean of random scores.
     """
     config = read_folder_config(folder)
     model = cast(nn.Module, read_grounder_weights(folder / LAST_WEIGHTS).build_model(torch.device("cpu")))

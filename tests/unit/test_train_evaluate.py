@@ -52,6 +52,19 @@ def test_every_query_is_answered_once_in_order_whatever_the_batch_size():
             )
 
 
+def test_clips_whose_scores_are_close_keep_their_order():
+    class Close(ToyModel):
+        def forward(self, batch, *, generator=None):
+            prediction = super().forward(batch, generator=generator)
+            rank_BT = torch.arange(prediction.saliency_BT.shape[1], dtype=torch.float32).expand_as(
+                prediction.saliency_BT
+            )
+            return replace(prediction, saliency_BT=rank_BT * 1e-5 - 1)
+
+    for row in answer(Close().eval(), ToySource(), PostProcess(), batch_size=99):
+        assert (np.diff(row["pred_saliency_scores"]) > 0).all()
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluating_leaves_the_model_as_it_was(training: bool):
     model = ToyModel().train(training)

@@ -168,15 +168,11 @@ def _answer_batch(
             "qid": sample.query.qid,
             "query": sample.query.text,
             "vid": sample.query.vid,
-            "pred_relevant_windows": _rounded(answered.windows_N3),
-            "pred_saliency_scores": _rounded(answered.saliency_T),
+            "pred_relevant_windows": np.round(answered.windows_N3.astype(np.float64), 4).tolist(),
+            "pred_saliency_scores": answered.saliency_T.tolist(),  # unrounded: close scores must not tie
         }
         for index, sample, answered in zip(indices, samples, decoded, strict=True)
     }
-
-
-def _rounded(values: NDArray[np.float32]) -> list[Any]:
-    return np.round(values.astype(np.float64), 4).tolist()
 
 
 def _place() -> tuple[int, int]:
