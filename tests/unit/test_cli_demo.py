@@ -61,10 +61,22 @@ def test_the_demo_leaves_a_film_a_report_and_a_result_and_says_how_well_it_went(
         "report.html",
         "result.json",
     ]
-    assert "8 of 8 events found with an IoU of 0.5 or more, 1.00 on average" in out
+    assert "8 of 8 events found with an IoU of 0.5 or more, 1.00 on average; 9 of 9 right" in out
     assert "absent (95%)" in out and f"{tmp_path / 'out' / 'report.html'}" in out
     assert len(json.loads((tmp_path / "out" / "result.json").read_text())) == 9
     assert (tmp_path / "out" / "report.html").read_text().count("IoU 1.00</span>") == 8
+
+
+@pytest.mark.parametrize(("chance", "ending"), [(0.7, "on average; 1 of 9 right"), (None, "on average. ")])
+def test_events_called_absent_are_told_apart_from_events_found(run, tmp_path, monkeypatch, chance, ending):
+    class Doubter(Grounder):
+        def find(self, video, sentences, *, top):
+            sure = super().find(video, sentences, top=top)
+            return [result.model_copy(update={"not_found_probability": chance}) for result in sure]
+
+    monkeypatch.setattr(grounder_module, "load", lambda name: Doubter())
+    _, out, _ = run("-o", tmp_path / "out")
+    assert ending in " ".join(out.split())
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_any_work(run, tmp_path):

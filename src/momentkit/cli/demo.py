@@ -137,4 +137,9 @@ def _summary(results: Sequence["Result"], truth: Truth) -> str:
     ]
     good = sum(fit >= 0.5 for fit in fits)
     mean = sum(fits) / len(fits)
-    return f"{good} of {len(fits)} events found with an IoU of 0.5 or more, {mean:.2f} on average."
+    line = f"{good} of {len(fits)} events found with an IoU of 0.5 or more, {mean:.2f} on average"
+    chances = [result.not_found_probability for result in results]
+    right = [
+        (p <= 0.5) == bool(truth[r.query]) for p, r in zip(chances, results, strict=True) if p is not None
+    ]
+    return f"{line}; {sum(right)} of {len(right)} right on whether it occurs." if right else f"{line}."
