@@ -1,6 +1,6 @@
 """The central claim of each paper, measured on the synthetic world's features path, with direction and size.
 
-    python benchmarks/claims.py                 two cores, under two hours; started again, it goes on
+    python benchmarks/claims.py                 45 minutes a seed on two cores; started again, it goes on
     python benchmarks/claims.py --seeds 0       one seed first; the others can follow
     python benchmarks/claims.py --budget smoke  everything at toy size, in minutes: proves that it works
 
