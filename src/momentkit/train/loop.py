@@ -111,7 +111,8 @@ class Trainer:
                 last = self.progress.epoch == self.options.epochs
                 if last or self.progress.epoch % self.options.evaluate_every == 0:
                     self._evaluate(log)
-                self._save_state()
+                if last or self.progress.stopped or self._checkpoint_due():
+                    self._save_state()
         return self.progress
 
     def _log_start(self, log: RunLog) -> None:
@@ -139,10 +140,13 @@ class Trainer:
             seconds = round(time.monotonic() - started, 4)
             log.row("step", step=self.progress.step, epoch=self.progress.epoch + 1, **values, seconds=seconds)
             log.step(self.progress.step, values["loss"])
-            every = self.options.checkpoint_steps
-            if every and self.progress.step % every == 0 and done < len(plan):
+            if done < len(plan) and self._checkpoint_due():  # of an epoch's last step: after its evaluation
                 self._save_state()
         self.progress = replace(self.progress, epoch=self.progress.epoch + 1, step_in_epoch=0)
+
+    def _checkpoint_due(self) -> bool:
+        every = self.options.checkpoint_steps
+        return self.progress.step % every == 0 if every else self.progress.step_in_epoch == 0
 
     def _step(self, indices: NDArray[np.int64]) -> dict[str, Any]:
         """One step on the samples of one batch; returns what is logged, of this process's share."""

@@ -41,7 +41,7 @@ class TrainConfig:
     select_by: tuple[str, ...] = ("MR-full-mAP",)  # best = highest mean of these figures
     patience: int = 0  # stop after this many evaluations without a better one; 0 = never
 
-    checkpoint_steps: int = 200  # also within an epoch, each so many steps; 0 = only at its end
+    checkpoint_steps: int = 200  # a checkpoint each so many, and at the end; 0 = after each epoch
     precision: Literal["auto", "no", "bf16"] = "auto"  # "auto": bf16 on a GPU, none on a CPU
     threads: int = 0  # of torch; 0 = as it is
 
