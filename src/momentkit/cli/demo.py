@@ -118,7 +118,7 @@ def _found(result: "Result", windows: Sequence["Window"]) -> tuple[str, str, str
     from momentkit.predict.windows import best_overlap
 
     chance = result.not_found_probability
-    if chance is not None and chance > 0.5:
+    if result.absent:
         return f"absent ({chance:.0%})", "", "wrong" if windows else "right"
     moments = sorted(result.moments[: max(1, len(windows))], key=lambda moment: moment.start_s)
     unfit = "wrong" if chance is not None else "-"  # uncalibrated weights do not claim that it is there
@@ -138,8 +138,6 @@ def _summary(results: Sequence["Result"], truth: Truth) -> str:
     good = sum(fit >= 0.5 for fit in fits)
     mean = sum(fits) / len(fits)
     line = f"{good} of {len(fits)} events found with an IoU of 0.5 or more, {mean:.2f} on average"
-    chances = [result.not_found_probability for result in results]
-    right = [
-        (p <= 0.5) == bool(truth[r.query]) for p, r in zip(chances, results, strict=True) if p is not None
-    ]
-    return f"{line}; {sum(right)} of {len(right)} right on whether it occurs." if right else f"{line}."
+    said = [result for result in results if result.not_found_probability is not None]
+    right = sum(result.absent != bool(truth[result.query]) for result in said)
+    return f"{line}; {right} of {len(said)} right on whether it occurs." if said else f"{line}."

@@ -119,7 +119,7 @@ def remarks(result: "Result") -> list[str]:
         lines.append("no moment clears the threshold")
     if result.not_found_probability is not None:
         chance = result.not_found_probability
-        verdict = "probably not in this video" if chance > 0.5 else "in this video"
+        verdict = "probably not in this video" if result.absent else "in this video"
         lines.append(f"{verdict}: {max(chance, 1 - chance):.0%} sure")
     if result.unknown_words:
         words = ", ".join(one_line(word) for word in result.unknown_words)

@@ -115,7 +115,7 @@ def _player(source: str | None, result: "Result") -> str:
 def _chip(index: int, result: "Result", truth: Sequence[Window] | None) -> str:
     word, kind = _verdict(result, truth)
     time = f"{clock(result.best.start_s)} – {clock(result.best.end_s)}" if result.best else ""
-    time = "" if _absent(result) else time
+    time = "" if result.absent else time
     return (
         f'<a class="chip" id="chip-{index}" href="#panel-{index}"><span class="ask">'
         f'{escape(one_line(result.query))}</span><span class="answer">{time}</span>'
@@ -123,17 +123,13 @@ def _chip(index: int, result: "Result", truth: Sequence[Window] | None) -> str:
     )
 
 
-def _absent(result: "Result") -> bool:
-    return result.not_found_probability is not None and result.not_found_probability > 0.5
-
-
 def _verdict(result: "Result", truth: Sequence[Window] | None) -> tuple[str, str]:
     """A few words on the answer, and their colour: against the truth where it is known."""
     if truth is not None and not truth:
-        if _absent(result) or not result.best:
+        if result.absent or not result.best:
             return "not in the film: right", "good"
         return "not in the film", "bad" if result.not_found_probability is not None else "plain"
-    if _absent(result):
+    if result.absent:
         return f"not in this film: {result.not_found_probability:.0%} sure", "bad" if truth else "plain"
     if not result.best:
         return "nothing found", "bad" if truth else "plain"

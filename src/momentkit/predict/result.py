@@ -101,6 +101,11 @@ class Result(BaseModel):
         """The moment with the highest score, or None where nothing was found."""
         return self.moments[0] if self.moments else None
 
+    @property
+    def absent(self) -> bool:
+        """Whether it is likelier that the video does not show this; False where the weights do not say."""
+        return self.not_found_probability is not None and self.not_found_probability > 0.5
+
     def save(self, path: str | Path, *, exact: bool = False) -> Path:
         """Write this result in the format of the ending.
 

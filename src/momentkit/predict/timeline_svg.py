@@ -101,7 +101,7 @@ def _headline(result: "Result") -> str:
     text = (
         f"{clock(best.start_s)} to {clock(best.end_s)}, score {best.score:.2f}" if best else "nothing found"
     )
-    if result.not_found_probability is not None and result.not_found_probability > 0.5:
+    if result.absent:
         text = f"probably not in this video ({result.not_found_probability:.0%})"
     query = one_line(result.query)
     query = query if len(query) <= 80 else query[:79] + "…"
